@@ -1,1 +1,7 @@
-//! placeholder
+//! Cairn's master: the namespace, the manifests, the cluster map.
+
+pub mod clock;
+pub mod engine;
+pub mod failpoints;
+pub mod namespace;
+pub mod tables;

@@ -1,0 +1,54 @@
+//! Places where a test may end the process, to prove that what was promised before is there after.
+//!
+//! `CAIRN_FAILPOINTS="engine-commit-before=exit@3,sync-after=exit"` aborts at the third pass of the
+//! first and the first pass of the second. Without the feature `failpoints` nothing of it is compiled.
+
+/// An operation was executed, its group is not yet committed.
+pub const EXECUTED: &str = "op-executed";
+/// The engine is about to commit a group.
+pub const COMMIT_BEFORE: &str = "engine-commit-before";
+/// The engine has committed a group, no reply has gone out.
+pub const COMMIT_AFTER: &str = "engine-commit-after";
+/// The engine is about to make commits power-safe.
+pub const SYNC_BEFORE: &str = "sync-before";
+/// Commits are power-safe, nobody was told.
+pub const SYNC_AFTER: &str = "sync-after";
+
+/// Every name, for tests that go through all of them.
+pub const ALL: &[&str] = &[EXECUTED, COMMIT_BEFORE, COMMIT_AFTER, SYNC_BEFORE, SYNC_AFTER];
+
+/// Aborts the process when `CAIRN_FAILPOINTS` says so.
+#[cfg(feature = "failpoints")]
+pub fn hit(name: &str) {
+    use std::{
+        collections::HashMap,
+        sync::{LazyLock, Mutex},
+    };
+
+    static LEFT: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(|| {
+        let spec = std::env::var("CAIRN_FAILPOINTS").unwrap_or_default();
+        let parse = |item: &str| {
+            let (name, action) = item.trim().split_once('=')?;
+            let hits = match action.split_once('@') {
+                Some(("exit", count)) => count.parse().ok()?,
+                Some(_) => return None,
+                None => (action == "exit").then_some(1)?,
+            };
+            Some((name.to_owned(), hits))
+        };
+        Mutex::new(spec.split(',').filter_map(parse).collect())
+    });
+
+    let mut left = LEFT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(hits) = left.get_mut(name) {
+        *hits = hits.saturating_sub(1);
+        if *hits == 0 {
+            tracing::warn!(failpoint = name, "aborting as CAIRN_FAILPOINTS asks");
+            std::process::abort();
+        }
+    }
+}
+
+/// Nothing.
+#[cfg(not(feature = "failpoints"))]
+pub const fn hit(_name: &str) {}

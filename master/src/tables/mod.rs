@@ -1,0 +1,1 @@
+//! The rows of the master's tables: keys, values, typed access.
