@@ -1,1 +1,5 @@
-//! placeholder
+//! The client library.
+
+pub mod chunks;
+pub mod config;
+pub mod rpc;

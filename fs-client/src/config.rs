@@ -1,0 +1,42 @@
+//! [`ClientConfig`]: what the transport needs to know, each field with its unit and default.
+
+use std::time::Duration;
+
+use cairn_proto::handshake::Token;
+
+/// How a client reaches its file system and how much it may keep in memory.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// `HOST:PORT` of the master.
+    pub master: String,
+    /// The shared secret, when the file system has one.
+    pub token: Option<Token>,
+    /// Who this client is, for people: host and mount point or verb.
+    pub name: String,
+    /// How long an operation may wait for an answer before it fails. Default 30 s.
+    pub deadline: Duration,
+    /// Bound of the cache of verified chunks, in bytes; 0 keeps nothing. Default 128 MiB.
+    pub cache_bytes: usize,
+    /// Bound of the bytes that are on their way to the nodes. Default 64 MiB.
+    pub upload_bytes: usize,
+    /// Bound of the bytes that are on their way from the nodes. Default 64 MiB.
+    pub download_bytes: usize,
+    /// How long setting up a connection may take. Default 5 s.
+    pub connect_timeout: Duration,
+}
+
+impl ClientConfig {
+    /// The defaults, for the file system whose master listens on `master` (`HOST:PORT`).
+    pub fn new(master: impl Into<String>) -> Self {
+        Self {
+            master: master.into(),
+            token: None,
+            name: "cairn".to_owned(),
+            deadline: Duration::from_secs(30),
+            cache_bytes: 128 << 20,
+            upload_bytes: 64 << 20,
+            download_bytes: 64 << 20,
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}

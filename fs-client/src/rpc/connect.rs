@@ -1,0 +1,174 @@
+//! Setting up channels and greeting the peer. Everything that can go wrong here has a sentence.
+
+use std::{error::Error, time::Duration};
+
+use cairn_proto::{
+    handshake::{FEATURES, Greeting, VERSION},
+    limits::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, MESSAGE_MAX},
+    pb::{
+        self, master_service_client::MasterServiceClient,
+        storage_service_client::StorageServiceClient,
+    },
+    transport,
+};
+use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
+use uuid::Uuid;
+
+use crate::config::ClientConfig;
+
+/// Why no session with the master could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address makes no sense.
+    #[error("{address:?} is no address of a master: give HOST:PORT, for example 127.0.0.1:9000")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// Nobody answers there.
+    #[error("no master answers at {address} ({why}): start it, or give its address with --master")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the system says.
+        why: String,
+    },
+    /// Somebody answers who does not speak our protocol.
+    #[error("{address} is no Cairn master ({why}): check the address given with --master")]
+    NotCairn {
+        /// Where.
+        address: String,
+        /// What was wrong with the answer.
+        why: String,
+    },
+    /// The master wants another token, version or file system; it says which.
+    #[error("the master at {address} refuses this client: {why}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// The master's sentence.
+        why: String,
+    },
+}
+
+/// The master's client with our greeting on every call.
+pub(crate) type MasterClient = MasterServiceClient<InterceptedService<Channel, Greeting>>;
+/// A node's client with our greeting on every call.
+pub(crate) type StorageClient = StorageServiceClient<InterceptedService<Channel, Greeting>>;
+
+pub(crate) fn master_client(channel: Channel, greeting: Greeting) -> MasterClient {
+    MasterServiceClient::with_interceptor(channel, greeting)
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX)
+}
+
+pub(crate) fn storage_client(channel: Channel, greeting: Greeting) -> StorageClient {
+    StorageServiceClient::with_interceptor(channel, greeting)
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX)
+}
+
+/// A channel that connects at its first call and again after it was lost. Needs a runtime.
+///
+/// # Errors
+/// A sentence, when `address` is not `host:port`.
+pub(crate) fn lazy(address: &str, timeout: Duration) -> Result<Channel, String> {
+    let endpoint = transport::endpoint(address, timeout).map_err(|e| innermost(&e))?;
+    Ok(endpoint.connect_lazy())
+}
+
+/// Connects to the master and asks which file system it serves.
+///
+/// # Errors
+/// A sentence that says what to look at.
+pub(crate) async fn greet_master(
+    config: &ClientConfig,
+) -> Result<(pb::HelloResponse, Uuid, Channel), ConnectError> {
+    let address = || config.master.clone();
+    let not_cairn = |why: String| ConnectError::NotCairn { address: address(), why };
+    let channel = dial(config).await?;
+    let mut client = master_client(channel.clone(), Greeting::new(None, config.token.as_ref()));
+    let request = pb::HelloRequest { version: VERSION, features: FEATURES, fs_uuid: "".into() };
+    let hello = match tokio::time::timeout(config.connect_timeout, client.hello(request)).await {
+        Ok(Ok(hello)) => hello.into_inner(),
+        Ok(Err(status)) => return Err(refusal(config, &status)),
+        Err(_) => {
+            let why = format!("no answer within {:?}", config.connect_timeout);
+            return Err(ConnectError::Unreachable { address: address(), why });
+        }
+    };
+    if hello.version != VERSION {
+        let why = format!(
+            "it speaks protocol version {}, this client version {VERSION}: use the same release",
+            hello.version
+        );
+        return Err(ConnectError::Refused { address: address(), why });
+    }
+    if !(CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&hello.chunk_size) {
+        return Err(not_cairn(format!("it names a chunk size of {}", hello.chunk_size)));
+    }
+    match Uuid::parse_str(&hello.fs_uuid) {
+        Ok(fs) => Ok((hello, fs, channel)),
+        Err(_) => Err(not_cairn(format!("it names the file system {:?}", hello.fs_uuid))),
+    }
+}
+
+/// A fresh connection to the master.
+///
+/// # Errors
+/// When the address makes no sense or nobody listens there.
+pub(crate) async fn dial(config: &ClientConfig) -> Result<Channel, ConnectError> {
+    let address = || config.master.clone();
+    let endpoint = transport::endpoint(&config.master, config.connect_timeout)
+        .ok()
+        .filter(|e| e.uri().port().is_some())
+        .ok_or_else(|| ConnectError::Address { address: address() })?;
+    endpoint
+        .connect()
+        .await
+        .map_err(|e| ConnectError::Unreachable { address: address(), why: innermost(&e) })
+}
+
+/// What `status` in answer to the first call on a connection says about the peer.
+pub(crate) fn refusal(config: &ClientConfig, status: &Status) -> ConnectError {
+    let (address, why) = (config.master.clone(), sentence(status));
+    match status.code() {
+        Code::Unauthenticated | Code::FailedPrecondition | Code::PermissionDenied => {
+            ConnectError::Refused { address, why }
+        }
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::ResourceExhausted
+        | Code::Aborted => ConnectError::Unreachable { address, why },
+        Code::Ok
+        | Code::Unknown
+        | Code::Internal
+        | Code::Unimplemented
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::OutOfRange
+        | Code::DataLoss => ConnectError::NotCairn { address, why },
+    }
+}
+
+/// What a person should read of `status`: its message, and below it what the system said.
+pub(crate) fn sentence(status: &Status) -> String {
+    let cause = status.source().map(innermost);
+    match (status.message(), cause) {
+        ("", None) => status.code().description().to_owned(),
+        ("", Some(cause)) => cause,
+        (message, Some(cause)) if !message.contains(&cause) => format!("{message}: {cause}"),
+        (message, _) => message.to_owned(),
+    }
+}
+
+/// The last error of the chain: "Connection refused" rather than "transport error".
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

@@ -1,0 +1,16 @@
+//! Talking to the master: the session with its operation log, and the plain calls of the command line.
+//!
+//! - [`session`]: the API; [`log`]: the pure state machine behind it (what was sent, what is answered,
+//!   what is durable, what is sent again); [`driver`]: the one task that owns the stream.
+//! - [`connect`]: channels, the greeting, and sentences for what goes wrong with it.
+//! - [`admin`]: status, walk, fsck, verify and the like.
+//!
+//! Nothing in here knows about FUSE or about files.
+
+pub mod admin;
+pub mod connect;
+pub mod session;
+
+pub use admin::{Admin, CallError, NodeAdmin};
+pub use connect::ConnectError;
+pub use session::{Answered, Caller, Session};
