@@ -1,7 +1,8 @@
 //! Talking to the master: the session with its operation log, and the plain calls of the command line.
 //!
-//! - [`session`]: the API; [`log`]: the pure state machine behind it (what was sent, what is answered,
-//!   what is durable, what is sent again); [`driver`]: the one task that owns the stream.
+//! - [`session`]: the API; `log`: the pure state machine behind it (what was sent, what is answered,
+//!   what is durable, what is sent again); `outgoing`: the request stream; `driver`: the one task that
+//!   owns the connection.
 //! - [`connect`]: channels, the greeting, and sentences for what goes wrong with it.
 //! - [`admin`]: status, walk, fsck, verify and the like.
 //!
@@ -9,6 +10,9 @@
 
 pub mod admin;
 pub mod connect;
+mod driver;
+mod log;
+mod outgoing;
 pub mod session;
 
 pub use admin::{Admin, CallError, NodeAdmin};

@@ -1,14 +1,41 @@
 //! [`Session`]: operations on the namespace, executed exactly once, in the order in which they were
 //! given, across lost connections and restarts of the master.
+//!
+//! Callers put operations into the log under a short lock and wait for a oneshot; the connection's
+//! [`Outgoing`](super::outgoing::Outgoing) takes them from there; the [`driver`] delivers answers.
+//! Room in the log is a semaphore in units of [`ROOM_UNIT`] bytes, so neither the number nor the size
+//! of operations that wait, are under way or are not yet durable is unbounded.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use cairn_proto::{ClusterMap, FsError, Ino, pb};
-use tokio::sync::watch;
+use cairn_proto::{ClusterMap, FsError, Ino, NodeId, pb, pb::op::Kind};
+use prost::Message;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
+};
 use uuid::Uuid;
 
-use super::connect::ConnectError;
+use super::{
+    connect::{self, ConnectError},
+    driver::{self, Identity},
+    log::Queued,
+    outgoing::State,
+};
 use crate::config::ClientConfig;
+
+/// Room in the log is counted in units of this many bytes of encoded operation.
+const ROOM_UNIT: usize = 4096;
+/// Units of room: at most so many operations, 32 MiB of them.
+const ROOM: usize = 8192;
+/// A caller that waits for room asks the master this often what has become durable.
+const ROOM_PING: Duration = Duration::from_millis(50);
+/// How long a clean end may take.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// On whose behalf an operation is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,11 +57,93 @@ pub struct Answered {
     pub lease: pb::Lease,
 }
 
+/// What all clones of a session, its callers and its driver share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ClientConfig,
+    pub(crate) fs: Uuid,
+    pub(crate) chunk_size: u32,
+    pub(crate) generation: watch::Sender<u64>,
+    /// Told when nothing is unanswered, and when the driver ends.
+    pub(crate) quiet: Notify,
+    /// Tells the driver to end.
+    pub(crate) stop: Notify,
+    map: watch::Sender<Arc<ClusterMap>>,
+    room: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; if it ever did, the state is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Takes a newer map, or (`force`) whatever a restarted master says.
+    pub(crate) fn take_map(&self, map: ClusterMap, force: bool) {
+        self.map.send_if_modified(|current| {
+            let take = map.epoch > current.epoch || (force && map.epoch != current.epoch);
+            if take {
+                *current = Arc::new(map);
+            }
+            take
+        });
+    }
+
+    fn push(&self, queued: Queued) -> Result<(), FsError> {
+        let mut state = self.lock();
+        if state.closing {
+            return Err(FsError::Stale);
+        }
+        state.log.push(queued);
+        let waker = state.wake();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    fn ping(&self) {
+        let waker = self.lock().ping();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn end(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        state.closed = true;
+        let waker = state.wake();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        self.stop.notify_one();
+        self.room.close();
+    }
+}
+
+/// Ends the driver when the last clone of the session is gone.
+struct LastOne(Arc<Shared>);
+
+impl Drop for LastOne {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// A client's session with the master. Clones share it.
 #[derive(Clone)]
 pub struct Session {
-    map: watch::Receiver<Arc<ClusterMap>>,
-    generation: watch::Receiver<u64>,
+    shared: Arc<Shared>,
+    root: Ino,
+    _last: Arc<LastOne>,
 }
 
 impl Session {
@@ -43,7 +152,25 @@ impl Session {
     /// # Errors
     /// A sentence that says why it cannot be had. Nothing is retried here.
     pub async fn connect(config: &ClientConfig) -> Result<Self, ConnectError> {
-        Err(ConnectError::Address { address: config.master.clone() })
+        let (hello, fs, channel) = connect::greet_master(config).await?;
+        let nothing =
+            ClusterMap { epoch: 0, nodes: Vec::new(), pg_bits: 0, replicas: 1, min_replicas: 1 };
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            fs,
+            chunk_size: hello.chunk_size,
+            generation: watch::Sender::new(0),
+            quiet: Notify::new(),
+            stop: Notify::new(),
+            map: watch::Sender::new(Arc::new(nothing)),
+            room: Arc::new(Semaphore::new(ROOM)),
+            state: Mutex::new(State::new()),
+        });
+        let mut identity = Identity::default();
+        let (link, welcome) = driver::open(&shared, &mut identity, channel).await?;
+        let root = Ino::new(welcome.root_ino).unwrap_or(Ino::ROOT);
+        tokio::spawn(driver::run(shared.clone(), identity, link));
+        Ok(Self { root, _last: Arc::new(LastOne(shared.clone())), shared })
     }
 
     /// Executes `op` and waits for the answer, at most the configured deadline.
@@ -58,52 +185,100 @@ impl Session {
     ///
     /// # Errors
     /// What the master answers; `TimedOut` at the deadline (a mutation that was sent may still happen
-    /// later); `Stale` for a mutation that was under way when the session was lost.
-    pub async fn call(&self, caller: Caller, op: pb::op::Kind) -> Result<Answered, FsError> {
-        let _ = (caller, op);
-        Err(FsError::Io)
+    /// later); `Stale` for a mutation that was under way when the session was lost, and for everything
+    /// once the session is closed.
+    pub async fn call(&self, caller: Caller, op: Kind) -> Result<Answered, FsError> {
+        let deadline = Instant::now() + self.shared.config.deadline;
+        self.call_until(deadline, caller, op).await
+    }
+
+    async fn call_until(
+        &self,
+        deadline: Instant,
+        caller: Caller,
+        op: Kind,
+    ) -> Result<Answered, FsError> {
+        let caller = pb::Caller { uid: caller.uid, gid: caller.gid, pid: caller.pid };
+        let op = pb::Op { caller: Some(caller), kind: Some(op) };
+        let room = timeout_at(deadline, self.room(room_for(&op)));
+        let room = room.await.map_err(|_| FsError::TimedOut)??;
+        let (reply, answer) = oneshot::channel();
+        self.shared.push(Queued { op, reply: Some(reply), room: Some(room) })?;
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(FsError::Stale),
+            Err(_) => Err(FsError::TimedOut),
+        }
+    }
+
+    /// Room in the log. What fills it may only wait for the news that it is durable, so ask for it.
+    async fn room(&self, units: u32) -> Result<OwnedSemaphorePermit, FsError> {
+        let room = self.shared.room.clone().acquire_many_owned(units);
+        tokio::pin!(room);
+        loop {
+            match timeout(ROOM_PING, &mut room).await {
+                Ok(Ok(room)) => return Ok(room),
+                Ok(Err(_)) => return Err(FsError::Stale),
+                Err(_) => self.shared.ping(),
+            }
+        }
     }
 
     /// Sends `op` without waiting for an answer, after all operations given before and before all
-    /// given later. Meant for `Release`.
-    pub fn post(&self, op: pb::op::Kind) {
-        let _ = op;
+    /// given later. Meant for `Release`, which is never dropped; another operation is dropped when the
+    /// log is full.
+    pub fn post(&self, op: Kind) {
+        let release = matches!(op, Kind::Release(_));
+        let op = pb::Op { caller: None, kind: Some(op) };
+        // Releases need no room: there are no more of them than inodes that were opened, and they
+        // are joined into one while they wait.
+        let room = self.shared.room.clone().try_acquire_many_owned(room_for(&op)).ok();
+        if room.is_some() || release {
+            // A closed session holds nothing open, so there is nothing to release.
+            let _ = self.shared.push(Queued { op, reply: None, room });
+        }
+    }
+
+    /// Tells the master that `node` cannot be reached, so that it looks for itself.
+    pub(crate) fn report_node(&self, node: NodeId, map_epoch: u64, why: &str) {
+        let report = pb::ReportNode { node_id: node.to_string(), map_epoch, why: why.to_owned() };
+        self.post(Kind::ReportNode(report));
     }
 
     /// The newest cluster map.
     pub fn map(&self) -> Arc<ClusterMap> {
-        self.map.borrow().clone()
+        self.shared.map.borrow().clone()
     }
 
     /// Follows the cluster map.
     pub fn watch_map(&self) -> watch::Receiver<Arc<ClusterMap>> {
-        self.map.clone()
+        self.shared.map.subscribe()
     }
 
     /// The file system's chunk size in bytes.
     pub fn chunk_size(&self) -> u32 {
-        0
+        self.shared.chunk_size
     }
 
     /// The file system's UUID.
     pub fn fs_uuid(&self) -> Uuid {
-        Uuid::nil()
+        self.shared.fs
     }
 
     /// The root directory.
     pub fn root(&self) -> Ino {
-        Ino::ROOT
+        self.root
     }
 
     /// Grows whenever the session was lost and a new one had to be opened: nothing that is cached
     /// about attributes, names or manifests may be trusted any longer.
     pub fn session_generation(&self) -> u64 {
-        *self.generation.borrow()
+        *self.shared.generation.borrow()
     }
 
     /// Follows [`Session::session_generation`].
     pub fn watch_generation(&self) -> watch::Receiver<u64> {
-        self.generation.clone()
+        self.shared.generation.subscribe()
     }
 
     /// Waits until every operation given before is power-safe on the master.
@@ -111,10 +286,40 @@ impl Session {
     /// # Errors
     /// `TimedOut` at the deadline.
     pub async fn sync(&self) -> Result<(), FsError> {
-        Err(FsError::Io)
+        self.call(Caller::default(), Kind::Sync(pb::Sync {})).await.map(|_| ())
     }
 
-    /// Ends the session for all clones: what was posted is sent, what is unanswered is waited for (a
-    /// few seconds at most), the stream is closed. Operations given later fail with `Stale`.
-    pub async fn close(self) {}
+    /// Ends the session for all clones: what was given is sent, answered and made power-safe (within
+    /// a few seconds), the stream is closed. Operations given later fail with `Stale`.
+    pub async fn close(self) {
+        let deadline = Instant::now() + CLOSE;
+        let sync = Kind::Sync(pb::Sync {});
+        if let Err(error) = self.call_until(deadline, Caller::default(), sync).await {
+            tracing::warn!(%error, "the session ends without the master's word that all is safe");
+        }
+        self.shared.lock().closing = true;
+        let _ = timeout_at(deadline, self.quiet()).await;
+        self.shared.end();
+    }
+
+    async fn quiet(&self) {
+        loop {
+            let told = self.shared.quiet.notified();
+            if self.shared.lock().log.is_idle() {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+fn room_for(op: &pb::Op) -> u32 {
+    let units = op.encoded_len().div_ceil(ROOM_UNIT).clamp(1, ROOM);
+    u32::try_from(units).expect("bounded by ROOM")
 }
