@@ -1,0 +1,127 @@
+//! read, write, flush, fsync.
+
+use bytes::Bytes;
+use cairn_proto::{FsError, limits::FILE_SIZE_MAX};
+
+use super::{Fh, Vfs, open::OpenFile};
+use crate::file::Origin;
+
+impl Vfs {
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// `BadHandle` when the handle is not for reading; `Io` when no node has an intact copy.
+    pub async fn read(&self, fh: Fh, offset: u64, len: usize) -> Result<Bytes, FsError> {
+        let open = self.readable(fh)?;
+        open.file().read(open.caller, &open.ahead, offset, len).await
+    }
+
+    /// As [`Vfs::read`] when the answer is in memory, otherwise `None`.
+    pub fn read_now(&self, fh: Fh, offset: u64, len: usize) -> Option<Result<Bytes, FsError>> {
+        match self.readable(fh) {
+            Ok(open) => open.file().read_now(&open.ahead, offset, len).map(Ok),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Writes all of `data` at `offset`, or at the end of the file when the handle is for appending.
+    /// It is seen by every handle of this mount at once and committed later (see the module's head of
+    /// [`crate::file`]).
+    ///
+    /// # Errors
+    /// `BadHandle` when the handle is not for writing; `TooBig`; a write-back error of earlier
+    /// writes, which every handle reports once.
+    pub async fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<usize, FsError> {
+        self.write_as(fh, offset, data, false).await
+    }
+
+    /// [`Vfs::write`]; with `kill_suid_sgid` the commit clears the set-user-id and set-group-id bits.
+    ///
+    /// # Errors
+    /// As [`Vfs::write`].
+    pub async fn write_as(
+        &self,
+        fh: Fh,
+        offset: u64,
+        data: &[u8],
+        kill_suid_sgid: bool,
+    ) -> Result<usize, FsError> {
+        let open = self.writable(fh, offset, data.len())?;
+        let origin = Origin { caller: open.caller, kill_suid_sgid };
+        if open.mode.append {
+            open.file().append(origin, data).await?;
+        } else {
+            open.file().write(origin, offset, data).await?;
+        }
+        Ok(data.len())
+    }
+
+    /// As [`Vfs::write_as`] when nothing has to be waited for, otherwise `None` and nothing is done.
+    pub fn write_now(
+        &self,
+        fh: Fh,
+        offset: u64,
+        data: &[u8],
+        kill_suid_sgid: bool,
+    ) -> Option<Result<usize, FsError>> {
+        match self.handles.file(fh) {
+            Ok(open) if open.mode.append => return None,
+            Ok(_) | Err(_) => {}
+        }
+        match self.writable(fh, offset, data.len()) {
+            Err(error) => Some(Err(error)),
+            Ok(open) => {
+                let origin = Origin { caller: open.caller, kill_suid_sgid };
+                open.file().write_now(origin, offset, data).then_some(Ok(data.len()))
+            }
+        }
+    }
+
+    /// Commits what was written, so that every open after this sees it: what close(2) does.
+    ///
+    /// # Errors
+    /// A write-back error that this handle has not reported.
+    pub async fn flush(&self, fh: Fh) -> Result<(), FsError> {
+        let open = self.handles.file(fh)?;
+        if !open.mode.write {
+            return Ok(());
+        }
+        // The outcome is in the file's error count, which the check below reads.
+        let _outcome = open.file().flush().await;
+        open.check_errors()
+    }
+
+    /// Commits what was written and waits until the master has it power-safe. The chunks are
+    /// power-safe before they are committed.
+    ///
+    /// # Errors
+    /// As [`Vfs::flush`]; `TimedOut` when the master does not answer.
+    pub async fn fsync(&self, fh: Fh) -> Result<(), FsError> {
+        let open = self.handles.file(fh)?;
+        let _outcome = open.file().flush().await;
+        open.check_errors()?;
+        self.session.sync().await
+    }
+
+    fn readable(&self, fh: Fh) -> Result<std::sync::Arc<OpenFile>, FsError> {
+        let open = self.handles.file(fh)?;
+        if open.mode.read { Ok(open) } else { Err(FsError::BadHandle) }
+    }
+
+    fn writable(
+        &self,
+        fh: Fh,
+        offset: u64,
+        len: usize,
+    ) -> Result<std::sync::Arc<OpenFile>, FsError> {
+        let open = self.handles.file(fh)?;
+        if !open.mode.write {
+            return Err(FsError::BadHandle);
+        }
+        if offset.checked_add(len as u64).is_none_or(|end| end > FILE_SIZE_MAX) {
+            return Err(FsError::TooBig);
+        }
+        open.check_errors()?;
+        Ok(open)
+    }
+}

@@ -1,0 +1,133 @@
+//! [`Vfs`]: the file system without FUSE. The adapter and the command line's verbs stand on it.
+//!
+//! - Namespace verbs ([`lookup`], [`create`], [`remove`], [`rename`], [`setattr`], [`readdir`],
+//!   [`xattr`], [`statfs`]) are one operation of the master each; nothing about names is cached here.
+//! - File verbs ([`open`], [`io`], [`copy`], [`space`]) go to the file's shared state in [`crate::file`]: all
+//!   handles of an inode see each other's writes at once, other clients see them after close.
+//! - [`inodes`]: what is remembered about an inode between two operations; [`handles`]: open files
+//!   and directories by number; [`open_dir`]: a listing with a stable position.
+//! - [`answers`]: the master's replies, checked, as domain types.
+//!
+//! Everything is owned and `Send`; every method may be dropped half-way: what it asked of the master
+//! may still happen, and what it holds is given back.
+
+pub mod answers;
+pub mod copy;
+pub mod create;
+pub mod handles;
+pub mod inodes;
+pub mod io;
+pub mod lookup;
+pub mod open;
+pub mod open_dir;
+pub mod readdir;
+pub mod remove;
+pub mod rename;
+pub mod setattr;
+pub mod space;
+pub mod statfs;
+pub mod xattr;
+
+use std::{fmt, sync::Arc};
+
+use cairn_proto::{FsError, pb};
+
+pub use self::{
+    create::Created,
+    handles::Fh,
+    open::{OpenMode, Opened},
+    open_dir::{DirItem, DirSlice},
+    setattr::{AttrChange, TimeChange},
+    space::{SeekTo, SpaceChange},
+    statfs::Usage,
+};
+pub use crate::rpc::Caller;
+use crate::{
+    chunks::Chunks,
+    config::ClientConfig,
+    file::{FileContext, Files},
+    rpc::{ConnectError, Session},
+};
+
+/// The file system of one session with the master.
+pub struct Vfs {
+    session: Session,
+    files: Files,
+    handles: handles::HandleTable,
+    inodes: inodes::InodeTable,
+}
+
+/// The default bound of written bytes that are not committed yet.
+pub const DIRTY_BYTES_DEFAULT: usize = 128 << 20;
+
+impl Vfs {
+    /// Opens a session with the master that `config` names. `dirty_bytes` bounds what may be written
+    /// and not yet be committed. Must be called within a tokio runtime, which must outlive the `Vfs`.
+    ///
+    /// # Errors
+    /// A sentence that says why there is no session.
+    pub async fn connect(
+        config: &ClientConfig,
+        dirty_bytes: usize,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let session = Session::connect(config).await?;
+        let chunks = Chunks::new(session.clone(), config);
+        let context = FileContext::new(session.clone(), chunks, dirty_bytes, config.deadline);
+        Ok(Arc::new(Self {
+            session,
+            files: Files::new(context),
+            handles: handles::HandleTable::default(),
+            inodes: inodes::InodeTable::default(),
+        }))
+    }
+
+    /// The session with the master.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Access to chunks, for verbs that need no file.
+    pub fn chunks(&self) -> &Chunks {
+        self.files.context().chunks()
+    }
+
+    /// What is remembered about inodes.
+    pub fn inodes(&self) -> &inodes::InodeTable {
+        &self.inodes
+    }
+
+    /// Bytes of a whole chunk.
+    pub fn chunk_size(&self) -> u32 {
+        self.session.chunk_size()
+    }
+
+    /// Writes back every file and waits until all that this session did is power-safe.
+    ///
+    /// # Errors
+    /// The first that a file or the master reports; the others are written back all the same.
+    pub async fn sync_all(&self) -> Result<(), FsError> {
+        let files = self.files.flush_all().await;
+        self.session.sync().await?;
+        files
+    }
+
+    /// Writes back every file and ends the session. Operations given later fail.
+    ///
+    /// # Errors
+    /// As [`Vfs::sync_all`].
+    pub async fn shutdown(&self) -> Result<(), FsError> {
+        let result = self.sync_all().await;
+        self.session.clone().close().await;
+        result
+    }
+
+    async fn ask(&self, caller: Caller, op: pb::op::Kind) -> Result<pb::reply::Kind, FsError> {
+        Ok(self.session.call(caller, op).await?.kind)
+    }
+}
+
+impl fmt::Debug for Vfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vfs({})", self.session.fs_uuid())
+    }
+}

@@ -1,0 +1,151 @@
+//! open and release: handles of files.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_proto::{Attr, FileKind, FsError, Ino, pb, pb::op::Kind};
+
+use super::{Caller, Fh, Vfs, answers};
+use crate::file::{File, Hold, ReadAhead, SeenErrors};
+
+/// What a handle is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenMode {
+    /// Reading is allowed.
+    pub read: bool,
+    /// Writing is allowed.
+    pub write: bool,
+    /// Every write goes to the end of the file, wherever that is by then.
+    pub append: bool,
+    /// The file is emptied first.
+    pub truncate: bool,
+}
+
+impl OpenMode {
+    /// For reading.
+    pub const READ: Self = Self { read: true, write: false, append: false, truncate: false };
+    /// For writing, what is there stays.
+    pub const WRITE: Self = Self { read: false, write: true, append: false, truncate: false };
+    /// For writing anew.
+    pub const REPLACE: Self = Self { read: false, write: true, append: false, truncate: true };
+
+    /// From the flags of open(2).
+    pub const fn from_flags(flags: i32) -> Self {
+        let access = flags & libc::O_ACCMODE;
+        let write = access == libc::O_WRONLY || access == libc::O_RDWR;
+        Self {
+            read: access != libc::O_WRONLY,
+            write,
+            append: write && flags & libc::O_APPEND != 0,
+            truncate: flags & libc::O_TRUNC != 0,
+        }
+    }
+}
+
+/// The answer to an open.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The new handle; give it back with [`Vfs::release`].
+    pub fh: Fh,
+    /// The attributes at this moment.
+    pub attr: Attr,
+    /// Whether pages that the kernel has cached still show what the file holds.
+    pub pages_current: bool,
+}
+
+/// An open file.
+pub struct OpenFile {
+    pub(super) hold: Hold,
+    pub(super) mode: OpenMode,
+    pub(super) caller: Caller,
+    pub(super) seen: Mutex<SeenErrors>,
+    pub(super) ahead: Mutex<ReadAhead>,
+}
+
+impl OpenFile {
+    pub(super) fn file(&self) -> &Arc<File> {
+        self.hold.file()
+    }
+
+    /// Reports write-back errors that this handle has not heard of.
+    pub(super) fn check_errors(&self) -> Result<(), FsError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file().check_errors(&mut seen)
+    }
+}
+
+impl Vfs {
+    /// Opens the regular file `ino`: asks the master for its state now, so that everything that was
+    /// closed elsewhere before is seen.
+    ///
+    /// # Errors
+    /// `Stale` when it is gone (its name may belong to another inode by now: look it up again).
+    pub async fn open(&self, caller: Caller, ino: Ino, mode: OpenMode) -> Result<Opened, FsError> {
+        let hold = self.files.hold(ino);
+        if mode.truncate {
+            // What other handles wrote before comes before the truncation.
+            hold.file().flush().await?;
+        }
+        let op = pb::Open { ino: ino.get(), truncate: mode.truncate };
+        let answer = self.ask(caller, Kind::Open(op)).await;
+        let (attr, manifest) = match answer {
+            Ok(pb::reply::Kind::Opened(o)) => (answers::attr(o.attr)?, o.manifest),
+            Ok(other) => return Err(answers::unexpected(&other)),
+            Err(FsError::NotFound) => return Err(FsError::Stale),
+            Err(error) => return Err(error),
+        };
+        if mode.truncate {
+            hold.file().resized(attr);
+        }
+        self.finish_open(hold, caller, attr, manifest, mode)
+    }
+
+    /// Makes a handle of an inode that the master counts as open for us already.
+    pub(super) fn adopt(
+        &self,
+        caller: Caller,
+        attr: Attr,
+        manifest: Option<pb::ManifestPage>,
+        mode: OpenMode,
+    ) -> Result<Opened, FsError> {
+        let hold = self.files.hold(attr.ino);
+        self.finish_open(hold, caller, attr, manifest, mode)
+    }
+
+    fn finish_open(
+        &self,
+        mut hold: Hold,
+        caller: Caller,
+        attr: Attr,
+        manifest: Option<pb::ManifestPage>,
+        mode: OpenMode,
+    ) -> Result<Opened, FsError> {
+        hold.opened();
+        if attr.kind() != FileKind::Regular {
+            return Err(FsError::InvalidArgument);
+        }
+        let file = hold.file();
+        let known = self.inodes.pages_version(attr.ino);
+        let pages_current = file.opened(attr, manifest, known);
+        let attr = file.merged(attr);
+        let seen = Mutex::new(file.error_cursor());
+        let ahead = Mutex::new(ReadAhead::default());
+        let open = OpenFile { hold, mode, caller, seen, ahead };
+        let fh = self.handles.add_file(Arc::new(open));
+        Ok(Opened { fh, attr, pages_current })
+    }
+
+    /// Gives a handle back. What it wrote and nobody flushed is committed; when it was the last of
+    /// its inode, the master is told.
+    ///
+    /// # Errors
+    /// `BadHandle`; a write-back error that this handle has not reported.
+    pub async fn release(&self, fh: Fh) -> Result<(), FsError> {
+        let open = self.handles.remove_file(fh)?;
+        let flushed = open.file().flush().await;
+        let reported = open.check_errors();
+        if self.files.is_last(&open.hold) {
+            self.inodes.set_pages_version(open.file().ino(), open.file().pages_version());
+        }
+        flushed.and(reported)
+    }
+}
