@@ -1,7 +1,17 @@
 //! Cairn's master: the namespace, the manifests, the cluster map.
 
+pub mod cli;
 pub mod clock;
+mod cluster;
+pub mod config;
 pub mod engine;
 pub mod failpoints;
+pub mod format;
 pub mod namespace;
+mod nodes;
+mod op_thread;
+pub mod server;
+mod service;
+mod session;
+mod sync_thread;
 pub mod tables;

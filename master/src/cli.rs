@@ -1,0 +1,226 @@
+//! The command line of `cairn-master`: the only place that writes to standard output.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
+
+use crate::{
+    config::{
+        Config, DOWN_AFTER_DEFAULT, EngineKind, LISTEN_DEFAULT, SESSION_EXPIRY_DEFAULT,
+        SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
+    },
+    format::{Format, PG_BITS_DEFAULT},
+    server,
+};
+
+/// The master of a Cairn file system: keeps names, attributes and chunk lists, knows the storage nodes.
+#[derive(Debug, Parser)]
+#[command(name = "cairn-master", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a directory the data directory of a new, empty file system and print its UUID
+    Format(FormatArgs),
+    /// Serve the file system in a formatted directory until SIGTERM or Ctrl+C
+    Serve(ServeArgs),
+    /// Print what a directory was formatted with, without serving it
+    Info(InfoArgs),
+}
+
+#[derive(Debug, Args)]
+struct FormatArgs {
+    /// Directory to make; must not exist or be empty
+    #[arg(long, value_name = "DIR", env = "CAIRN_MASTER_DATA")]
+    data: PathBuf,
+    /// Copies kept of every chunk, on different storage nodes
+    #[arg(long, default_value_t = 2, env = "CAIRN_REPLICAS")]
+    replicas: u32,
+    /// Copies without which a write fails; the missing ones are made up for later
+    #[arg(long, default_value_t = 1, env = "CAIRN_MIN_REPLICAS")]
+    min_replicas: u32,
+    /// Bytes in a chunk: a power of two from 4096 to 16777216; fixed for ever
+    #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE_DEFAULT, env = "CAIRN_CHUNK_SIZE")]
+    chunk_size: u32,
+    /// UUID of the file system; a new one by default
+    #[arg(long, value_name = "UUID")]
+    fs: Option<Uuid>,
+    /// Print everything as JSON instead of the UUID alone
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct InfoArgs {
+    /// Directory that `format` made
+    #[arg(long, value_name = "DIR", env = "CAIRN_MASTER_DATA")]
+    data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Directory that `format` made
+    #[arg(long, value_name = "DIR", env = "CAIRN_MASTER_DATA")]
+    data: PathBuf,
+    /// Address and port to listen on; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = LISTEN_DEFAULT, env = "CAIRN_MASTER_LISTEN")]
+    listen: String,
+    /// File with the shared secret that every caller must present
+    #[arg(long, value_name = "FILE", env = "CAIRN_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Where the metadata is kept; memory forgets everything at the end
+    #[arg(long, value_enum, default_value_t = EngineKind::Fjall, env = "CAIRN_ENGINE")]
+    engine: EngineKind,
+    /// A client that is silent for this long loses its session
+    #[arg(long, value_name = "SECONDS", default_value_t = SESSION_EXPIRY_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(1..=86_400), env = "CAIRN_SESSION_EXPIRY")]
+    session_expiry: u64,
+    /// A storage node that is silent for this long gets no new data
+    #[arg(long, value_name = "MS", default_value_t = SUSPECT_AFTER_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(100..=600_000), env = "CAIRN_SUSPECT_AFTER")]
+    suspect_after: u64,
+    /// A storage node that is silent for this long counts as down
+    #[arg(long, value_name = "SECONDS", default_value_t = DOWN_AFTER_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(1..=86_400), env = "CAIRN_DOWN_AFTER")]
+    down_after: u64,
+    /// Longest time until an acknowledged change survives a power cut without fsync
+    #[arg(long, value_name = "MS", default_value_t = SYNC_INTERVAL_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(0..=60_000), env = "CAIRN_SYNC_INTERVAL")]
+    sync_interval: u64,
+}
+
+/// Does what the command line says.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Format(args) => format(&args),
+        Verb::Serve(args) => serve(args),
+        Verb::Info(args) => info(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("cairn-master: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(line: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| format!("cannot print: {e}"))
+}
+
+fn format(args: &FormatArgs) -> Result<(), String> {
+    let format = Format {
+        fs_uuid: args.fs.unwrap_or_else(Uuid::new_v4),
+        chunk_size: args.chunk_size,
+        replicas: args.replicas,
+        min_replicas: args.min_replicas,
+        pg_bits: PG_BITS_DEFAULT,
+    };
+    server::format(&args.data, &format).map_err(|e| e.to_string())?;
+    print(&if args.json { format.to_json() } else { format.fs_uuid.to_string() })
+}
+
+fn info(args: &InfoArgs) -> Result<(), String> {
+    let format = Format::read(&args.data).map_err(|e| e.to_string())?;
+    if args.json {
+        return print(&format.to_json());
+    }
+    print(&format!(
+        "file system   {}\nchunk size    {} bytes\nreplicas      {} (at least {})",
+        format.fs_uuid, format.chunk_size, format.replicas, format.min_replicas
+    ))
+}
+
+fn serve(args: ServeArgs) -> Result<(), String> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let config = Config {
+        listen: resolve(&args.listen)?,
+        token: args.token_file.as_deref().map(read_token).transpose()?,
+        engine: args.engine,
+        session_expiry: Duration::from_secs(args.session_expiry),
+        suspect_after: Duration::from_millis(args.suspect_after),
+        down_after: Duration::from_secs(args.down_after),
+        sync_interval: Duration::from_millis(args.sync_interval),
+        data: args.data,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start: {e}"))?;
+    let outcome = runtime.block_on(serve_until_told(config));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve_until_told(config: Config) -> Result<(), String> {
+    let catch = |kind| signal(kind).map_err(|e| format!("cannot catch signals: {e}"));
+    let (mut terminate, mut interrupt) =
+        (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    let running = server::start(config).await.map_err(|e| e.to_string())?;
+    print(&format!("listening on {}", running.address))?;
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        why = running.failed() => Err(why),
+    };
+    running.stop().await;
+    outcome
+}
+
+fn resolve(listen: &str) -> Result<SocketAddr, String> {
+    let wrong = |why: String| format!("--listen {listen}: {why}; give HOST:PORT or IP:PORT");
+    let mut found = listen.to_socket_addrs().map_err(|e| wrong(e.to_string()))?;
+    found.next().ok_or_else(|| wrong("has no address".into()))
+}
+
+fn read_token(path: &Path) -> Result<Token, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|e| format!("cannot read the token file {}: {e}", path.display()))?;
+    Token::parse(&text).map_err(|e| format!("the token file {}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_and_tokens_are_checked_with_a_sentence() {
+        assert_eq!(resolve("127.0.0.1:0").unwrap().port(), 0);
+        assert!(resolve("9000").unwrap_err().contains("HOST:PORT"));
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("token");
+        assert!(read_token(&file).unwrap_err().contains("token"));
+        fs::write(&file, "short").unwrap();
+        assert!(read_token(&file).unwrap_err().contains("16"));
+        fs::write(&file, "0123456789abcdef\n").unwrap();
+        read_token(&file).unwrap();
+    }
+}

@@ -1,0 +1,95 @@
+//! The storage nodes as the master sees them, and the cluster map that everybody computes with.
+//!
+//! - [`membership`]: what is thought of each node; pure.
+//! - [`publish`]: turns changes into new maps: a new epoch, stored, then published.
+//! - [`node_session`]: the stream of reports of one node.
+//! - [`suspicion`]: looking for oneself when a client or nobody can reach a node.
+//!
+//! The map is replaced as a whole; nobody ever sees one half-changed. Lock: the membership's, short,
+//! never held across an await or together with another.
+
+pub(crate) mod membership;
+pub(crate) mod node_session;
+pub(crate) mod publish;
+pub(crate) mod suspicion;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cairn_proto::ClusterMap;
+use tokio::sync::{Notify, watch};
+
+use self::membership::{LinkId, Membership, Patience};
+use crate::nodes::probe::Prober;
+
+/// How long after its start the master waits for known nodes to report before it lets clients in.
+const GRACE: Duration = Duration::from_millis(1500);
+/// Epoch of garbage collection that nodes stamp with.
+pub(crate) const GC_EPOCH: u64 = 1;
+
+/// The nodes and the map.
+pub(crate) struct Cluster {
+    membership: Mutex<Membership>,
+    changed: Notify,
+    map: watch::Sender<Arc<ClusterMap>>,
+    complete: watch::Sender<bool>,
+    prober: Prober,
+    patience: Patience,
+    links: AtomicU64,
+}
+
+impl Cluster {
+    /// The cluster as it was known before this start: `map` has a new epoch and the stored nodes.
+    pub(crate) fn new(patience: Patience, mut map: ClusterMap, prober: Prober) -> Arc<Self> {
+        let membership = Membership::new(patience, map.nodes, Instant::now());
+        map.nodes = membership.members().map(|m| m.node.clone()).collect();
+        let complete = !membership.awaits_any();
+        Arc::new(Self {
+            membership: Mutex::new(membership),
+            changed: Notify::new(),
+            map: watch::Sender::new(Arc::new(map)),
+            complete: watch::Sender::new(complete),
+            prober,
+            patience,
+            links: AtomicU64::new(0),
+        })
+    }
+
+    /// The newest map.
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
+        Arc::clone(&self.map.borrow())
+    }
+
+    /// The newest map and every later one.
+    pub(crate) fn maps(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.map.subscribe()
+    }
+
+    /// Looks at or changes the members; a change that belongs into the map gets published.
+    pub(crate) fn with<R>(&self, action: impl FnOnce(&mut Membership, Instant) -> R) -> R {
+        let mut membership = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = action(&mut membership, Instant::now());
+        let changed = membership.has_changed();
+        drop(membership);
+        if changed {
+            self.changed.notify_one();
+        }
+        answer
+    }
+
+    /// Waits until the nodes that were there before the restart have reported, at most for a grace
+    /// period: a client that is let in before would write fewer copies than it could.
+    pub(crate) async fn complete(&self) {
+        // An error would mean that the sender is gone, which `self` holds.
+        let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    fn new_link(&self) -> LinkId {
+        LinkId(self.links.fetch_add(1, Ordering::Relaxed))
+    }
+}

@@ -1,0 +1,51 @@
+//! Looking for oneself: a client reports a node, or a node has no stream that would speak for it.
+
+use std::{sync::Arc, time::Duration};
+
+use cairn_proto::{Node, NodeId};
+
+use super::{Cluster, membership::Refusal};
+
+/// How long a node that was not reachable stays suspect although it reports.
+const DISTRUST: Duration = Duration::from_secs(3);
+
+/// A client cannot reach the node `id`. Returns when the master has made up its mind; if it agrees, a
+/// new map is on its way.
+pub(crate) async fn reported(cluster: &Cluster, id: NodeId) {
+    let fresh_for = cluster.patience.suspect_after / 2;
+    let found = cluster.with(|members, now| {
+        let member = members.get(id)?;
+        let fresh = now.saturating_duration_since(member.heard) < fresh_for;
+        Some((member.node.clone(), fresh))
+    });
+    let Some((node, fresh)) = found else { return };
+    if !node.state.takes_writes() {
+        return;
+    }
+    if !fresh || !cluster.prober.answers(&node).await {
+        cluster.with(|members, now| members.distrust(id, now + DISTRUST, now));
+    }
+}
+
+/// Probes the nodes that were registered by a call.
+pub(crate) fn probe_foreign(cluster: &Arc<Cluster>) {
+    let foreign: Vec<Node> = cluster.with(|members, _| {
+        members.members().filter(|m| m.is_foreign()).map(|m| m.node.clone()).collect()
+    });
+    for node in foreign {
+        let cluster = Arc::clone(cluster);
+        tokio::spawn(async move {
+            let alive = cluster.prober.answers(&node).await;
+            cluster.with(|members, now| members.probed(node.id, alive, now));
+        });
+    }
+}
+
+/// Takes in a node that a call registers.
+///
+/// # Errors
+/// When another process has its id, or the map is full.
+pub(crate) async fn register(cluster: &Cluster, node: Node) -> Result<(), Refusal> {
+    let alive = cluster.prober.answers(&node).await;
+    cluster.with(|members, now| members.register(node, alive, now))
+}

@@ -1,0 +1,63 @@
+//! What a serving master can be told, with units, defaults and ranges. No other file has a default.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use cairn_proto::handshake::Token;
+
+/// Where a master listens unless told otherwise: this machine only.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:9000";
+/// Seconds of silence that end a session.
+pub const SESSION_EXPIRY_DEFAULT: u64 = 60;
+/// Milliseconds of silence that make a storage node suspect.
+pub const SUSPECT_AFTER_DEFAULT: u64 = 1500;
+/// Seconds of silence that make a storage node down.
+pub const DOWN_AFTER_DEFAULT: u64 = 30;
+/// Milliseconds that an acknowledged operation may stay short of power-safe.
+pub const SYNC_INTERVAL_DEFAULT: u64 = 100;
+
+/// Which engine keeps the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineKind {
+    /// The embedded log-structured engine, in `meta/`.
+    #[default]
+    Fjall,
+    /// Nothing is kept when the master stops. For tests.
+    Memory,
+}
+
+/// Settings of one serving master.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A directory that `format` made.
+    pub data: PathBuf,
+    /// Address and port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The shared secret that every caller must know, if any.
+    pub token: Option<Token>,
+    /// Engine.
+    pub engine: EngineKind,
+    /// Silence that ends a session.
+    pub session_expiry: Duration,
+    /// Silence that makes a node suspect; a broken stream does so at once.
+    pub suspect_after: Duration,
+    /// Silence that makes a node down.
+    pub down_after: Duration,
+    /// Longest time between an acknowledged operation and its being safe against power loss.
+    pub sync_interval: Duration,
+}
+
+impl Config {
+    /// The defaults for the data directory `data`.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            listen: LISTEN_DEFAULT.parse().expect("the default is an address and a port"),
+            token: None,
+            engine: EngineKind::default(),
+            session_expiry: Duration::from_secs(SESSION_EXPIRY_DEFAULT),
+            suspect_after: Duration::from_millis(SUSPECT_AFTER_DEFAULT),
+            down_after: Duration::from_secs(DOWN_AFTER_DEFAULT),
+            sync_interval: Duration::from_millis(SYNC_INTERVAL_DEFAULT),
+        }
+    }
+}

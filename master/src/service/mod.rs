@@ -1,0 +1,51 @@
+//! The gRPC edge: what comes from the wire is checked here, answered from the cluster map or handed
+//! to the op thread, and turned into wire form again. No rule of the file system lives here.
+//!
+//! - [`master`]: the generated trait, a line or two per call.
+//! - [`targets`], [`announce`], [`list`], [`file_manifest`], [`register`]: the six plain calls.
+//! - [`greeting`]: Hello. [`status`]: what people ask. [`scan`]: walk and fsck over a snapshot.
+
+mod announce;
+mod file_manifest;
+mod file_path;
+mod greeting;
+mod list;
+mod master;
+mod register;
+mod scan;
+mod status;
+mod targets;
+
+pub(crate) use self::master::Edge;
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    cluster::Cluster, format::Format, nodes::chunk_client::ChunkClient, op_thread::OpQueue,
+    session::stream::Sessions,
+};
+
+/// Everything that calls are answered from.
+pub(crate) struct Service {
+    /// What the file system was formatted with.
+    pub(crate) format: Format,
+    /// Where this master listens.
+    pub(crate) address: SocketAddr,
+    /// When it started.
+    pub(crate) started: Instant,
+    /// The op thread.
+    pub(crate) ops: OpQueue,
+    /// The sessions.
+    pub(crate) sessions: Arc<Sessions>,
+    /// The nodes.
+    pub(crate) cluster: Arc<Cluster>,
+    /// Connections to the nodes.
+    pub(crate) chunks: ChunkClient,
+    /// Walks and checks that may run at once.
+    pub(crate) scans: Arc<Semaphore>,
+}
+
+#[cfg(test)]
+mod tests;
