@@ -1,0 +1,124 @@
+//! [`Cache`]: verified chunks in memory, least recently used first out, bounded in bytes.
+//!
+//! What comes in must own its buffer: a small slice of a large buffer would keep all of it alive and
+//! make the bound a lie. The fetch path copies each chunk out of its batch; writers hand over buffers
+//! of their own. One lock, held for a lookup; buffers are freed after it.
+
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use cairn_proto::ChunkId;
+use lru::LruCache;
+
+/// What an entry costs besides its bytes: key, links, table, the buffer's header.
+const OVERHEAD: usize = 192;
+
+/// A chunk id is a hash already: eight of its bytes will do.
+#[derive(Default)]
+pub(super) struct Prefix(u64);
+
+impl Hasher for Prefix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not the leading bytes: those choose the placement group, and groups are not evenly used.
+        if let Some(tail) = bytes.last_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*tail);
+        }
+    }
+}
+
+struct Held {
+    chunks: LruCache<ChunkId, Bytes, BuildHasherDefault<Prefix>>,
+    bytes: usize,
+}
+
+/// See the head of this file.
+pub(super) struct Cache {
+    held: Mutex<Held>,
+    bound: usize,
+}
+
+impl Cache {
+    /// Keeps at most `bound` bytes.
+    pub(super) fn new(bound: usize) -> Self {
+        let chunks = LruCache::unbounded_with_hasher(BuildHasherDefault::default());
+        Self { held: Mutex::new(Held { chunks, bytes: 0 }), bound }
+    }
+
+    pub(super) fn get(&self, id: &ChunkId) -> Option<Bytes> {
+        self.lock().chunks.get(id).cloned()
+    }
+
+    /// Whether it is there; does not count as use.
+    pub(super) fn has(&self, id: &ChunkId) -> bool {
+        self.lock().chunks.contains(id)
+    }
+
+    /// Keeps `data`, which `id` names, and drops what was not used for longest.
+    pub(super) fn insert(&self, id: ChunkId, data: Bytes) {
+        let cost = data.len() + OVERHEAD;
+        if cost > self.bound {
+            return;
+        }
+        let mut dropped = Vec::new();
+        let mut held = self.lock();
+        held.bytes += cost;
+        if let Some(same) = held.chunks.put(id, data) {
+            held.bytes -= same.len() + OVERHEAD;
+            dropped.push(same);
+        }
+        while held.bytes > self.bound {
+            let Some((_, oldest)) = held.chunks.pop_lru() else { break };
+            held.bytes -= oldest.len() + OVERHEAD;
+            dropped.push(oldest);
+        }
+        drop(held);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Nothing panics while it holds the lock.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(n: u8, len: usize) -> (ChunkId, Bytes) {
+        let data = vec![n; len];
+        (ChunkId::of(&data), data.into())
+    }
+
+    #[test]
+    fn stays_within_its_bound_and_keeps_what_is_used() {
+        let cache = Cache::new(10 * (1000 + OVERHEAD));
+        let (kept, data) = chunk(0, 1000);
+        cache.insert(kept, data.clone());
+        for n in 1..=100 {
+            let (id, data) = chunk(n, 1000);
+            cache.insert(id, data.clone());
+            cache.insert(id, data);
+            assert!(cache.get(&kept).is_some(), "used a moment ago");
+            assert!(cache.lock().bytes <= 10 * (1000 + OVERHEAD));
+        }
+        assert_eq!(cache.lock().chunks.len(), 10);
+        assert_eq!(cache.get(&chunk(100, 1000).0), Some(chunk(100, 1000).1));
+        assert_eq!(cache.get(&chunk(1, 1000).0), None);
+        assert_eq!(cache.get(&kept), Some(data));
+    }
+
+    #[test]
+    fn a_chunk_larger_than_all_of_it_is_not_kept() {
+        let cache = Cache::new(100);
+        let (id, data) = chunk(1, 101);
+        cache.insert(id, data);
+        assert_eq!(cache.get(&id), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! [`Fleet`]: the storage nodes as this client sees them: connections, load, who was late.
+//!
+//! A node has two bulk connections, each with one Put and one Get stream; requests go to the one with
+//! less on it. A node that failed or was late is remembered for [`AVOID`] and read last meanwhile; this
+//! is an opinion about reads only, where chunks are *put* is decided by the master's map alone.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use cairn_proto::{ClusterMap, Node, NodeId, handshake::Greeting};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    gets::Gets,
+    hashing::Hashing,
+    pipe::{Cargo, Pipe},
+    puts::Puts,
+};
+use crate::rpc::connect;
+
+/// Bulk connections per node.
+const CONNECTIONS: usize = 2;
+/// Setting up a connection to a node that takes longer counts as failed.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a node that failed or was late is read last.
+const AVOID: Duration = Duration::from_secs(3);
+/// The same node is reported at most this often.
+const REPORT: Duration = Duration::from_millis(500);
+
+struct Lane {
+    puts: Arc<Pipe<Puts>>,
+    gets: Arc<Pipe<Gets>>,
+}
+
+/// One storage node.
+pub(super) struct NodeLink {
+    pub(super) id: NodeId,
+    /// As messages name it.
+    pub(super) name: String,
+    address: String,
+    lanes: Vec<Lane>,
+    born: Instant,
+    /// Milliseconds after `born`.
+    avoid_until: AtomicU64,
+    /// Smoothed time to an answer, in microseconds.
+    latency: AtomicU64,
+    reported: Mutex<Option<Instant>>,
+}
+
+impl NodeLink {
+    fn new(node: &Node, greeting: &Greeting, hashing: &Hashing) -> Option<Self> {
+        let address = node.address();
+        let lane = || match connect::lazy(&address, CONNECT) {
+            Ok(channel) => {
+                let client = connect::storage_client(channel, greeting.clone());
+                let gets = Gets { client: client.clone(), hashing: hashing.clone() };
+                Some(Lane { puts: Pipe::new(Puts { client }), gets: Pipe::new(gets) })
+            }
+            Err(why) => {
+                warn!(node = node.name, address, why, "the map names an address that is none");
+                None
+            }
+        };
+        Some(Self {
+            id: node.id,
+            name: format!("{} ({address})", node.name),
+            lanes: (0..CONNECTIONS).map(|_| lane()).collect::<Option<_>>()?,
+            address,
+            born: Instant::now(),
+            avoid_until: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            reported: Mutex::new(None),
+        })
+    }
+
+    /// The Put stream with the least on it.
+    pub(super) fn puts(&self) -> Arc<Pipe<Puts>> {
+        least(self.lanes.iter().map(|lane| &lane.puts))
+    }
+
+    /// The Get stream with the least on it.
+    pub(super) fn gets(&self) -> Arc<Pipe<Gets>> {
+        least(self.lanes.iter().map(|lane| &lane.gets))
+    }
+
+    /// Bytes asked for and not answered.
+    pub(super) fn reading(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.gets.load()).sum()
+    }
+
+    /// Whether it failed or was late a moment ago.
+    pub(super) fn is_avoided(&self) -> bool {
+        self.avoid_until.load(Ordering::Relaxed) > self.now()
+    }
+
+    /// It failed or was late.
+    pub(super) fn avoid(&self) {
+        let until = self.now() + millis(AVOID);
+        self.avoid_until.store(until, Ordering::Relaxed);
+    }
+
+    /// It answered after `took`.
+    pub(super) fn answered(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let old = self.latency.load(Ordering::Relaxed);
+        // A lost update between two readers of the old value only costs one sample.
+        self.latency.store(old - old / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    /// How long an answer usually takes.
+    pub(super) fn latency(&self) -> Duration {
+        Duration::from_micros(self.latency.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is time to report it (again); if so the caller does.
+    pub(super) fn may_report(&self) -> bool {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = reported.is_none_or(|at| at.elapsed() >= REPORT);
+        if due {
+            *reported = Some(Instant::now());
+        }
+        due
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.born.elapsed())
+    }
+}
+
+impl Drop for NodeLink {
+    fn drop(&mut self) {
+        for lane in &self.lanes {
+            lane.puts.close();
+            lane.gets.close();
+        }
+    }
+}
+
+fn least<'a, C: Cargo>(pipes: impl Iterator<Item = &'a Arc<Pipe<C>>>) -> Arc<Pipe<C>> {
+    pipes.min_by_key(|pipe| pipe.load()).expect("a node has at least one connection").clone()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// See the head of this file.
+pub(super) struct Fleet {
+    greeting: Greeting,
+    hashing: Hashing,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    epoch: u64,
+    links: HashMap<NodeId, Arc<NodeLink>>,
+}
+
+impl Fleet {
+    pub(super) fn new(greeting: Greeting, hashing: Hashing) -> Self {
+        Self { greeting, hashing, known: Mutex::new(Known::default()) }
+    }
+
+    /// The link to `node` of `map`; `None` when its address makes no sense. A node that moved gets a
+    /// new one; a node that left the map is forgotten.
+    pub(super) fn link(&self, map: &ClusterMap, node: &Node) -> Option<Arc<NodeLink>> {
+        let mut forgotten = Vec::new();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.epoch < map.epoch {
+            known.epoch = map.epoch;
+            forgotten.extend(known.links.extract_if(|id, link| {
+                map.node(*id).is_none_or(|node| node.address() != link.address)
+            }));
+        }
+        let link = match known.links.get(&node.id) {
+            Some(link) if link.address == node.address() => Some(link.clone()),
+            // The caller's map is older than what is known: the newer address stands.
+            Some(link) if map.epoch < known.epoch => Some(link.clone()),
+            Some(_) | None => {
+                let link = NodeLink::new(node, &self.greeting, &self.hashing).map(Arc::new);
+                if let Some(link) = &link {
+                    forgotten
+                        .extend(known.links.insert(node.id, link.clone()).map(|l| (node.id, l)));
+                }
+                link
+            }
+        };
+        drop(known);
+        link
+    }
+}

@@ -1,0 +1,122 @@
+//! [`Flights`]: one fetch for a chunk, however many want it.
+//!
+//! The first who wants a chunk gets a [`Landing`] and fetches in a task of its own; the others wait
+//! for the same result. No caller's departure disturbs the rest, and a fetch that nobody waits for any
+//! longer can see so. A landing that is dropped fails its waiters rather than leaving them.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasherDefault,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkId};
+use tokio::sync::oneshot;
+
+use super::cache::Prefix;
+
+/// What everybody who waits for a chunk gets.
+pub(super) type Fetched = Result<Bytes, ChunkError>;
+
+type Waiters = Vec<oneshot::Sender<Fetched>>;
+
+/// See the head of this file.
+#[derive(Clone, Default)]
+pub(super) struct Flights {
+    under_way: Arc<Mutex<HashMap<ChunkId, Waiters, BuildHasherDefault<Prefix>>>>,
+}
+
+/// The duty to bring a chunk.
+pub(super) struct Landing {
+    flights: Flights,
+    id: ChunkId,
+}
+
+impl Flights {
+    /// Waits for `id`; with the duty to fetch it for who is the first.
+    pub(super) fn join(&self, id: ChunkId) -> (Option<Landing>, oneshot::Receiver<Fetched>) {
+        let (waiter, fetched) = oneshot::channel();
+        let mut under_way = self.lock();
+        let mut first = false;
+        let waiters = under_way.entry(id).or_insert_with(|| {
+            first = true;
+            Vec::new()
+        });
+        waiters.retain(|w| !w.is_closed());
+        waiters.push(waiter);
+        drop(under_way);
+        let landing = first.then(|| Landing { flights: self.clone(), id });
+        (landing, fetched)
+    }
+
+    /// The duty to fetch `id` ahead of time, unless it is under way.
+    pub(super) fn ahead(&self, id: ChunkId) -> Option<Landing> {
+        let mut under_way = self.lock();
+        if under_way.contains_key(&id) {
+            return None;
+        }
+        under_way.insert(id, Vec::new());
+        drop(under_way);
+        Some(Landing { flights: self.clone(), id })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Waiters, BuildHasherDefault<Prefix>>> {
+        // Nothing panics while it holds the lock.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Landing {
+    /// Whether a failed try is worth another.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.flights.lock().get(&self.id).is_some_and(|w| w.iter().any(|w| !w.is_closed()))
+    }
+
+    /// Gives `fetched` to all who wait. What succeeded must be in the cache by now, so that nobody
+    /// fetches it again.
+    pub(super) fn land(self, fetched: &Fetched) {
+        self.deliver(fetched);
+    }
+
+    fn deliver(&self, fetched: &Fetched) {
+        let waiters = self.flights.lock().remove(&self.id);
+        for waiter in waiters.into_iter().flatten() {
+            let _ = waiter.send(fetched.clone());
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.deliver(&Err(ChunkError::Unreachable));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_fetches_and_all_get_it() {
+        let flights = Flights::default();
+        let id = ChunkId::of(b"x");
+        let (landing, first) = flights.join(id);
+        let landing = landing.expect("the first fetches");
+        let (none, second) = flights.join(id);
+        assert!(none.is_none() && flights.ahead(id).is_none());
+        drop(first);
+        assert!(landing.is_wanted(), "the second still waits");
+        landing.land(&Ok(Bytes::from_static(b"x")));
+        assert_eq!(second.await.unwrap(), Ok(Bytes::from_static(b"x")));
+        assert!(flights.join(id).0.is_some(), "the next one fetches anew");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_dies_leaves_nobody_waiting() {
+        let flights = Flights::default();
+        let (landing, fetched) = flights.join(ChunkId::of(b"x"));
+        drop(landing);
+        assert_eq!(fetched.await.unwrap(), Err(ChunkError::Unreachable));
+    }
+}

@@ -1,0 +1,225 @@
+//! Getting one chunk: the node that is likely to answer first, then the others, verified bytes only.
+//!
+//! A node that has not answered after [`HEDGE`] and three times its usual latency, and is not busy
+//! answering others either, gets company: the next one is asked too and the first good answer wins.
+//! Rounds over all nodes go on to the deadline as long as one of them could not be asked; only when all
+//! have said "not found" or sent damaged bytes is that the result.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkRef, ClusterMap};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Inner,
+    fleet::NodeLink,
+    gets::{GetItem, Gets},
+    pipe::Pipe,
+};
+
+/// Least time before a second node is asked.
+const HEDGE: Duration = Duration::from_millis(150);
+/// Most time before a second node is asked, however slow the first usually is.
+const HEDGE_MAX: Duration = Duration::from_secs(1);
+/// A node that answered something within this time is working, and the request is in its queue.
+const WORKING: Duration = Duration::from_millis(100);
+/// How soon a working node is looked at again.
+const LOOK: Duration = Duration::from_millis(50);
+/// Bytes of load that outweigh the order of preference.
+const LOAD_STEP: usize = 256 * 1024;
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+pub(super) async fn get(
+    inner: &Inner,
+    chunk: &ChunkRef,
+    wanted: impl Fn() -> bool,
+) -> Result<Bytes, ChunkError> {
+    let deadline = Instant::now() + inner.deadline;
+    let budget = timeout_at(deadline, inner.download.take(chunk.stored_len as usize)).await;
+    let _budget = budget.map_err(|_| ChunkError::Unreachable)?;
+    let mut backoff = BACKOFF;
+    loop {
+        let map = inner.session.map();
+        match timeout_at(deadline, round(inner, &map, chunk)).await {
+            Ok(Ok(data)) => return Ok(data),
+            Ok(Err(error)) if !error.may_retry() => return Err(error),
+            Ok(Err(error)) => debug!(chunk = %chunk.id, %error, "no node gave it"),
+            Err(_) => return Err(ChunkError::Unreachable),
+        }
+        let now = Instant::now();
+        if now >= deadline || !wanted() {
+            return Err(ChunkError::Unreachable);
+        }
+        inner.newer_map(map.epoch, backoff.min(deadline - now)).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Asks every node that may hold the chunk, at most once.
+async fn round(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef) -> Result<Bytes, ChunkError> {
+    let mut waiting = order(inner, map, chunk).into_iter();
+    let mut asked = FuturesUnordered::new();
+    let mut verdict = Verdict::default();
+    let Some(first) = waiting.next() else { return Err(ChunkError::TooFewNodes) };
+    let mut last = Asked::new(first, chunk);
+    asked.push(last.answer());
+    let mut look_at = last.hedge_at();
+    loop {
+        tokio::select! {
+            biased;
+            answer = asked.next() => {
+                let Some((link, result)) = answer else { return Err(verdict.error()) };
+                match result {
+                    Ok(data) => return Ok(data),
+                    Err(error) => verdict.note(inner, map, chunk, &link, error),
+                }
+                // A failed node is replaced at once.
+                if let Some(next) = waiting.next() {
+                    last = Asked::new(next, chunk);
+                    asked.push(last.answer());
+                    look_at = last.hedge_at();
+                }
+            }
+            () = sleep_until(look_at), if waiting.len() > 0 => {
+                if last.is_working() {
+                    look_at = Instant::now() + LOOK;
+                    continue;
+                }
+                last.link.avoid();
+                if let Some(next) = waiting.next() {
+                    debug!(chunk = %chunk.id, late = last.link.name, "asking another node too");
+                    last = Asked::new(next, chunk);
+                    asked.push(last.answer());
+                    look_at = last.hedge_at();
+                }
+            }
+        }
+    }
+}
+
+/// A node that was asked last.
+struct Asked {
+    link: Arc<NodeLink>,
+    pipe: Arc<Pipe<Gets>>,
+    at: Instant,
+    reply: Option<oneshot::Receiver<Result<(Bytes, Duration), ChunkError>>>,
+}
+
+impl Asked {
+    fn new(link: Arc<NodeLink>, chunk: &ChunkRef) -> Self {
+        let (reply, answer) = oneshot::channel();
+        let pipe = link.gets();
+        let at = Instant::now();
+        pipe.push(GetItem { chunk: *chunk, asked: at, reply });
+        Self { link, pipe, at, reply: Some(answer) }
+    }
+
+    /// The answer, to be awaited with others'.
+    fn answer(
+        &mut self,
+    ) -> impl Future<Output = (Arc<NodeLink>, Result<Bytes, ChunkError>)> + use<> {
+        let (link, reply) = (self.link.clone(), self.reply.take());
+        async move {
+            let result = match reply {
+                Some(reply) => reply.await.unwrap_or(Err(ChunkError::Unreachable)),
+                None => Err(ChunkError::Unreachable),
+            };
+            let result = result.map(|(data, took)| {
+                link.answered(took);
+                data
+            });
+            (link, result)
+        }
+    }
+
+    fn hedge_at(&self) -> Instant {
+        self.at + (HEDGE + 3 * self.link.latency()).min(HEDGE_MAX)
+    }
+
+    /// Answering others, so that ours is in its queue; nobody's patience lasts for ever, though.
+    fn is_working(&self) -> bool {
+        self.pipe.silence() < WORKING && self.at.elapsed() < 2 * HEDGE_MAX
+    }
+}
+
+/// What the nodes said that did not have the chunk.
+#[derive(Default)]
+struct Verdict {
+    unreachable: bool,
+    damaged: bool,
+}
+
+impl Verdict {
+    fn note(
+        &mut self,
+        inner: &Inner,
+        map: &ClusterMap,
+        chunk: &ChunkRef,
+        link: &NodeLink,
+        error: ChunkError,
+    ) {
+        match error {
+            ChunkError::NotFound => debug!(chunk = %chunk.id, node = link.name, "not there"),
+            ChunkError::Damaged => {
+                self.damaged = true;
+                warn!(chunk = %chunk.id, node = link.name, "damaged copy, trying another node");
+            }
+            ChunkError::Unreachable | ChunkError::DiskFailed => {
+                self.unreachable = true;
+                link.avoid();
+                inner.report(map, link, &error.to_string());
+            }
+            ChunkError::Mismatch
+            | ChunkError::BadLength
+            | ChunkError::NoSpace
+            | ChunkError::Overloaded
+            | ChunkError::TooFewNodes
+            | ChunkError::Malformed => {
+                self.unreachable = true;
+                warn!(chunk = %chunk.id, node = link.name, %error, "cannot read from this node");
+            }
+        }
+    }
+
+    fn error(&self) -> ChunkError {
+        if self.unreachable {
+            ChunkError::Unreachable
+        } else if self.damaged {
+            ChunkError::Damaged
+        } else {
+            ChunkError::NotFound
+        }
+    }
+}
+
+/// All nodes, the best first: those that should hold the chunk and are well, the one with less to do
+/// before the other; then as the map says; those that failed a moment ago last.
+fn order(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef) -> Vec<Arc<NodeLink>> {
+    let nodes = map.read_order(map.group(&chunk.id));
+    let mut links = Vec::with_capacity(nodes.len());
+    let mut well = 0;
+    for node in nodes {
+        let Some(link) = inner.fleet.link(map, node) else { continue };
+        let good = node.state.reads_first() && !link.is_avoided();
+        if good && links.len() < map.replicas as usize {
+            well += 1;
+        }
+        links.push((!good, link));
+    }
+    links.sort_by_key(|(bad, _)| *bad);
+    let mut links: Vec<_> = links.into_iter().map(|(_, link)| link).collect();
+    let odd = usize::from(chunk.id.as_bytes()[31]);
+    if well > 1 {
+        // Equal load: the id decides, so that both copies' disks and caches are used evenly.
+        links[..well].rotate_left(odd % well);
+        links[..well].sort_by_key(|link| link.reading() / LOAD_STEP);
+    }
+    links
+}
