@@ -1,0 +1,130 @@
+//! [`Mount`]: a real `cairn mount`, always unmounted in the end, whatever the test does.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    binaries,
+    command::{Ran, run},
+    daemon::Daemon,
+    wait_for,
+};
+
+/// Whether something is mounted at exactly this path.
+///
+/// # Panics
+/// When the kernel does not show its mounts.
+pub fn is_mounted(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("Linux shows its mounts");
+    let wanted = path.to_str().expect("test paths are UTF-8");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(wanted))
+}
+
+/// Takes away whatever is mounted at `path`, in use or not, dead or alive.
+pub fn detach(path: &Path) {
+    for _ in 0..8 {
+        if !is_mounted(path) {
+            return;
+        }
+        if rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).is_err() {
+            let mut command = Command::new("fusermount3");
+            command.args(["-u", "-z"]).arg(path);
+            drop(run(command, Duration::from_secs(10)));
+        }
+    }
+}
+
+/// One mount of a cluster, served by a daemon in the foreground.
+#[derive(Debug)]
+pub struct Mount {
+    path: PathBuf,
+    daemon: Option<Daemon>,
+    _place: TempDir,
+}
+
+impl Mount {
+    /// Mounts the store of the master at `master`; `options` are further arguments of `cairn mount`.
+    ///
+    /// # Panics
+    /// When it does not come up: a mount test that cannot mount has failed.
+    pub fn new(master: &str, options: &[&str]) -> Self {
+        let place = crate::scratch("mount");
+        let path = place.path().join("mnt");
+        std::fs::create_dir(&path).expect("a fresh directory takes another");
+        let mut mount = Self { path, daemon: None, _place: place };
+        mount.start(master, options);
+        mount
+    }
+
+    /// Mounts again at the same place, for example after [`kill9`](Self::kill9).
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(&mut self, master: &str, options: &[&str]) {
+        let mut command = Command::new(binaries::cairn());
+        command.arg("mount").arg(&self.path).args(["--foreground", "--master", master]);
+        command.args(options);
+        let log = self.path.with_extension("log");
+        let mut daemon = Daemon::start("mount", command, &log);
+        let path = self.path.clone();
+        let up = wait_for(Duration::from_secs(20), || {
+            assert!(daemon.is_running(), "cairn mount ended:\n{}", daemon.log_tail(40));
+            is_mounted(&path) && std::fs::read_dir(&path).is_ok()
+        });
+        assert!(up, "no mount after 20 s:\n{}", daemon.log_tail(40));
+        self.daemon = Some(daemon);
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The daemon.
+    ///
+    /// # Panics
+    /// When it was unmounted or killed.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().expect("the mount is alive")
+    }
+
+    /// Kills the daemon; the mount stays behind, dead.
+    pub fn kill9(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill9();
+        }
+    }
+
+    /// `cairn umount`, as a user does it; the daemon must end by itself.
+    ///
+    /// # Panics
+    /// When it fails, or the daemon lives on.
+    pub fn unmount(mut self) {
+        let mut command = Command::new(binaries::cairn());
+        command.arg("umount").arg(&self.path);
+        let ran: Ran = run(command, Duration::from_secs(60));
+        assert!(ran.ok(), "cairn umount: {ran}");
+        assert!(!is_mounted(&self.path), "still mounted after cairn umount");
+        let mut daemon = self.daemon.take().expect("the mount is alive");
+        let ended = wait_for(Duration::from_secs(30), || !daemon.is_running());
+        assert!(ended, "the mount daemon lives on after cairn umount:\n{}", daemon.log_tail(40));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        detach(&self.path);
+        self.kill9();
+        detach(&self.path);
+    }
+}
