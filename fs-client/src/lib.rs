@@ -4,6 +4,7 @@
 //! [`file`] is the content of one file; [`vfs`] the file system without FUSE.
 
 pub mod chunks;
+pub mod cli;
 pub mod config;
 pub mod file;
 pub mod rpc;

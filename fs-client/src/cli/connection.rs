@@ -20,7 +20,13 @@ pub struct Connection {
     pub token_file: Option<PathBuf>,
 
     /// How many seconds an operation may wait for a cluster that does not answer
-    #[arg(long, global = true, env = "CAIRN_DEADLINE", value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        global = true,
+        env = "CAIRN_DEADLINE",
+        value_name = "SECONDS",
+        default_value_t = 30
+    )]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: u64,
 }
@@ -40,8 +46,9 @@ impl Connection {
 
     fn token(&self) -> Result<Option<Token>, Failure> {
         let Some(path) = &self.token_file else { return Ok(None) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::new(format!("cannot read the token file {}: {e}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Failure::new(format!("cannot read the token file {}: {e}", path.display()))
+        })?;
         Token::parse(&text)
             .map(Some)
             .map_err(|e| Failure::new(format!("the token file {} is no good: {e}", path.display())))

@@ -1,0 +1,67 @@
+//! `cairn cat`: write files of the store to standard output.
+
+use std::{ffi::OsString, io::Write};
+
+use clap::Args;
+
+use super::{
+    connection::Connection,
+    failure::Failure,
+    store::{Store, StorePath},
+};
+use crate::vfs::{OpenMode, Vfs};
+
+/// Write files to standard output
+#[derive(Args, Debug)]
+pub struct Cat {
+    /// Paths in the store
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<OsString>,
+}
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+impl Cat {
+    /// # Errors
+    /// When a file cannot be read or standard output be written.
+    pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
+        let store = Store::open(connection, "cairn cat").await?;
+        let mut out = std::io::stdout().lock();
+        for path in &self.paths {
+            copy_out(&store, &StorePath::new(path), &mut out).await?;
+        }
+        out.flush().map_err(|e| Failure::new(format!("standard output: {e}")))?;
+        store.close().await
+    }
+}
+
+/// Writes the file at `path` to `out`.
+///
+/// # Errors
+/// A sentence with the path.
+pub(super) async fn copy_out(
+    store: &Store,
+    path: &StorePath,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let attr = store.resolve(path).await?;
+    let vfs: &Vfs = &store.vfs;
+    let at = |e| Failure::at(path, e);
+    let mode = OpenMode { read: true, ..OpenMode::default() };
+    let opened = vfs.open(store.caller, attr.ino, mode).await.map_err(at)?;
+    let mut offset = 0;
+    let result = loop {
+        let piece = match vfs.read(opened.fh, offset, PIECE).await {
+            Ok(piece) if piece.is_empty() => break Ok(()),
+            Ok(piece) => piece,
+            Err(e) => break Err(at(e)),
+        };
+        offset += piece.len() as u64;
+        if let Err(e) = out.write_all(&piece) {
+            break Err(Failure::new(format!("cannot write what {path} holds: {e}")));
+        }
+    };
+    let released = vfs.release(opened.fh).await.map_err(at);
+    result.and(released)
+}

@@ -1,0 +1,182 @@
+//! `cairn list`: what is in the store, without a mount.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufWriter, Write},
+    vec,
+};
+
+use cairn_proto::{Attr, FileKind, Ino};
+use clap::Args;
+
+use super::{
+    connection::Connection,
+    failure::Failure,
+    store::{Store, StorePath},
+};
+use crate::vfs::DirItem;
+
+/// List files and directories
+#[derive(Args, Debug)]
+pub struct List {
+    /// Path in the store
+    #[arg(default_value = "/", hide_default_value = true)]
+    path: OsString,
+
+    /// Show mode, links, owner, group, size and time
+    #[arg(short, long)]
+    long: bool,
+
+    /// List everything below, with paths
+    #[arg(short, long)]
+    recursive: bool,
+}
+
+impl List {
+    /// # Errors
+    /// When the path does not exist or the store does not answer.
+    pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
+        let store = Store::open(connection, "cairn list").await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        self.print(&store, &mut out).await?;
+        out.flush().map_err(unwritable)?;
+        drop(out);
+        store.close().await
+    }
+
+    async fn print(&self, store: &Store, out: &mut impl Write) -> Result<(), Failure> {
+        let path = StorePath::new(&self.path);
+        let attr = store.resolve(&path).await?;
+        if attr.kind() != FileKind::Directory {
+            return self.line(out, path.name(), Some(&attr), attr.kind());
+        }
+        let mut levels = vec![Level::new(path, StorePath::new("".as_ref()), attr.ino)];
+        while let Some(level) = levels.last_mut() {
+            let Some(entry) = level.next(store).await? else {
+                levels.pop();
+                continue;
+            };
+            let name = level.shown.join(&entry.name);
+            self.line(out, name.as_bytes(), entry.attr.as_ref(), entry.kind)?;
+            if self.recursive && entry.kind == FileKind::Directory {
+                let below = Level::new(level.path.join(&entry.name), name, entry.ino);
+                levels.push(below);
+            }
+        }
+        Ok(())
+    }
+
+    fn line(
+        &self,
+        out: &mut impl Write,
+        name: &[u8],
+        attr: Option<&Attr>,
+        kind: FileKind,
+    ) -> Result<(), Failure> {
+        if let (true, Some(attr)) = (self.long, attr) {
+            let (mode, nlink, time) = (mode_text(attr), attr.nlink, time_text(attr));
+            write!(
+                out,
+                "{mode} {nlink:>3} {:>5} {:>5} {:>12} {time} ",
+                attr.uid, attr.gid, attr.size
+            )
+            .map_err(unwritable)?;
+        }
+        out.write_all(name).map_err(unwritable)?;
+        out.write_all(if kind == FileKind::Directory { b"/\n" } else { b"\n" }).map_err(unwritable)
+    }
+}
+
+/// A directory that is being listed: one page of it is held.
+struct Level {
+    path: StorePath,
+    shown: StorePath,
+    dir: Ino,
+    position: u64,
+    page: vec::IntoIter<DirItem>,
+}
+
+impl Level {
+    fn new(path: StorePath, shown: StorePath, dir: Ino) -> Self {
+        Self { path, shown, dir, position: 0, page: Vec::new().into_iter() }
+    }
+
+    async fn next(&mut self, store: &Store) -> Result<Option<DirItem>, Failure> {
+        if self.page.len() == 0 {
+            self.page = store.entries(&self.path, self.dir, self.position).await?.into_iter();
+        }
+        let item = self.page.next();
+        if let Some(item) = &item {
+            self.position = item.position;
+        }
+        Ok(item)
+    }
+}
+
+fn unwritable(error: io::Error) -> Failure {
+    Failure::new(format!("standard output: {error}"))
+}
+
+/// `drwxr-xr-x`
+fn mode_text(attr: &Attr) -> String {
+    let kind = match attr.kind() {
+        FileKind::Regular => '-',
+        FileKind::Directory => 'd',
+        FileKind::Symlink => 'l',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
+        FileKind::CharDevice => 'c',
+        FileKind::BlockDevice => 'b',
+    };
+    let special = [(0o4000, 's', 'S'), (0o2000, 's', 'S'), (0o1000, 't', 'T')];
+    let mut text = String::from(kind);
+    for (i, (bit, with_x, without_x)) in special.into_iter().enumerate() {
+        let bits = attr.mode >> (6 - 3 * i);
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (attr.mode & bit != 0, bits & 1 != 0) {
+            (true, true) => with_x,
+            (true, false) => without_x,
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+/// `2026-11-22 10:30:00`, UTC.
+fn time_text(attr: &Attr) -> String {
+    let (days, second) =
+        (attr.mtime.seconds.div_euclid(86_400), attr.mtime.seconds.rem_euclid(86_400));
+    let (year, month, day) = civil_from_days(days);
+    let (hour, minute, second) = (second / 3600, second % 3600 / 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// Days since 1970 to the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
+/// algorithms", `civil_from_days`).
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_become_dates() {
+        assert_eq!(civil_from_days(0), (1970, 1, 1));
+        assert_eq!(civil_from_days(-1), (1969, 12, 31));
+        assert_eq!(civil_from_days(11_016), (2000, 2, 29));
+        assert_eq!(civil_from_days(20_779), (2026, 11, 22));
+    }
+}

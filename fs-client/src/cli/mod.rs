@@ -1,0 +1,94 @@
+//! The command line: one file per verb. The only place that prints.
+//!
+//! A verb parses its arguments, calls the library and says what happened. Exit codes: 0 done, 1 could
+//! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense.
+#![expect(clippy::print_stdout, reason = "printing is what a command line is for")]
+
+mod cat;
+mod connection;
+mod download;
+mod failure;
+mod fsck;
+mod list;
+mod mkdir;
+mod rm;
+mod status;
+mod store;
+mod units;
+mod upload;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::{connection::Connection, failure::Failure};
+
+/// Cairn: a distributed file store that is mounted as a directory
+#[derive(Parser, Debug)]
+#[command(name = "cairn", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 not done, or verify and fsck found something; 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Upload(upload::Upload),
+    Download(download::Download),
+    List(list::List),
+    Cat(cat::Cat),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Status(status::Status),
+    Verify(verify::Verify),
+    Fsck(fsck::Fsck),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> ExitCode {
+        let connection = self.connection;
+        let outcome = match self.verb {
+            Verb::Upload(verb) => finish(verb.run(&connection)),
+            Verb::Download(verb) => finish(verb.run(&connection)),
+            Verb::List(verb) => finish(verb.run(&connection)),
+            Verb::Cat(verb) => finish(verb.run(&connection)),
+            Verb::Mkdir(verb) => finish(verb.run(&connection)),
+            Verb::Rm(verb) => finish(verb.run(&connection)),
+            Verb::Status(verb) => finish(verb.run(&connection)),
+            Verb::Verify(verb) => block_on(verb.run(&connection)),
+            Verb::Fsck(verb) => block_on(verb.run(&connection)),
+        };
+        match outcome {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(failure) => {
+                eprintln!("cairn: {failure}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn finish(verb: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
+    block_on(async { verb.await.map(|()| true) })
+}
+
+/// Runs a verb to its end; Ctrl+C ends it at once, whatever it waits for.
+fn block_on(verb: impl Future<Output = Result<bool, Failure>>) -> Result<bool, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let result = runtime.block_on(verb);
+    runtime.shutdown_background();
+    result
+}

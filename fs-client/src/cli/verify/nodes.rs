@@ -1,0 +1,65 @@
+//! Every node hashes what it holds, all of them at once.
+
+use std::collections::{HashMap, HashSet};
+
+use cairn_proto::{ChunkId, ClusterMap, Node, NodeId};
+use futures_util::future::join_all;
+use indicatif::ProgressBar;
+
+use super::NodeReport;
+use crate::rpc::{Admin, CallError};
+
+/// The chunks that each node found to be damaged.
+pub(super) type Damaged = HashMap<NodeId, HashSet<ChunkId>>;
+
+/// Asks every node of `map` to check itself. A node that cannot has an `error` in its report.
+pub(super) async fn check_all(
+    admin: &Admin,
+    map: &ClusterMap,
+    bar: &ProgressBar,
+) -> (Vec<NodeReport>, Damaged) {
+    bar.set_message("hashing");
+    let checks = map.nodes.iter().map(|node| check(admin, node, bar));
+    let mut damaged = Damaged::new();
+    let mut reports = Vec::new();
+    for (node, (report, bad)) in map.nodes.iter().zip(join_all(checks).await) {
+        damaged.insert(node.id, bad);
+        reports.push(report);
+    }
+    (reports, damaged)
+}
+
+async fn check(admin: &Admin, node: &Node, bar: &ProgressBar) -> (NodeReport, HashSet<ChunkId>) {
+    let mut report = NodeReport { node: node.name.clone(), ..NodeReport::default() };
+    let mut damaged = HashSet::new();
+    match follow(admin, node, bar, &mut report, &mut damaged).await {
+        Ok(true) => {}
+        Ok(false) => report.error = Some("it ended the check before it was complete".to_owned()),
+        Err(why) => report.error = Some(why.to_string()),
+    }
+    report.damaged = damaged.len() as u64;
+    (report, damaged)
+}
+
+/// Reads the node's progress to the end; whether it said that it is done.
+async fn follow(
+    admin: &Admin,
+    node: &Node,
+    bar: &ProgressBar,
+    report: &mut NodeReport,
+    damaged: &mut HashSet<ChunkId>,
+) -> Result<bool, CallError> {
+    let mut answers = admin.node(node)?.verify().await?;
+    let (mut done, mut total) = (false, 0);
+    while let Some(progress) = answers.next().await? {
+        bar.inc_length(progress.chunks_total.saturating_sub(total));
+        bar.inc(progress.chunks_checked.saturating_sub(report.chunks));
+        total = total.max(progress.chunks_total);
+        report.chunks = progress.chunks_checked;
+        report.bytes = progress.bytes_checked;
+        damaged
+            .extend(progress.damaged.iter().filter_map(|d| ChunkId::try_from(d.id.as_ref()).ok()));
+        done |= progress.done;
+    }
+    Ok(done)
+}
