@@ -1,0 +1,55 @@
+//! Named places where a test can make the process die, to see what a crash there leaves behind.
+//!
+//! With the feature `failpoints`, `CAIRN_FAILPOINTS="NAME=exit"` or `"NAME=exit@N"` (several separated
+//! by `;`) ends the process at the first or the Nth time the point is reached, as kill -9 would: no
+//! destructors, no flushing. Without the feature [`hit`] is empty.
+
+/// Data is verified, nothing is written.
+pub const AFTER_HASH: &str = "storage.after-hash";
+/// Records are written, not synced.
+pub const AFTER_APPEND: &str = "storage.after-append";
+/// Records are durable, the index does not know them.
+pub const AFTER_SYNC: &str = "storage.after-sync";
+/// The index knows the records, nobody has been answered.
+pub const AFTER_INDEX: &str = "storage.after-index";
+/// The full segment is sealed, the next does not exist.
+pub const IN_ROLL_OVER: &str = "storage.in-roll-over";
+/// The directory has its skeleton, no FORMAT file.
+pub const IN_FORMAT: &str = "storage.in-format";
+
+/// Dies here if told to.
+#[cfg(feature = "failpoints")]
+pub fn hit(point: &'static str) {
+    use std::{
+        collections::HashMap,
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+    static ARMED: LazyLock<HashMap<String, AtomicU64>> = LazyLock::new(|| {
+        let text = std::env::var("CAIRN_FAILPOINTS").unwrap_or_default();
+        text.split(';')
+            .filter_map(|rule| {
+                let (name, action) = rule.trim().split_once('=')?;
+                let nth = match action.split_once('@') {
+                    Some(("exit", nth)) => nth.parse().ok()?,
+                    None if action == "exit" => 1,
+                    _ => return None,
+                };
+                Some((name.to_owned(), AtomicU64::new(nth)))
+            })
+            .collect()
+    });
+    if let Some(left) = ARMED.get(point)
+        && left.fetch_sub(1, Ordering::Relaxed) == 1
+    {
+        // SAFETY: _exit ends the process without running anything of it.
+        unsafe { libc::_exit(86) }
+    }
+}
+
+/// Dies here if told to; not in this build.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn hit(_point: &'static str) {}

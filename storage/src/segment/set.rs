@@ -1,0 +1,145 @@
+//! [`SegmentSet`]: the segment files of one data directory, opened when needed.
+//!
+//! At most [`OPEN_MAX`] are kept open. The lock is held for look-ups only, never during reads.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkId};
+use uuid::Uuid;
+
+use super::{
+    Location, SegmentId,
+    format::{BadHeader, FRAME_LEN, Frame, HEADER_LEN, Header},
+};
+use crate::disk::{Disk, DiskFile, read_full};
+
+/// Most segment files that are open for reading at once: 64 GiB of chunks.
+pub const OPEN_MAX: usize = 256;
+
+/// An open segment whose header has been checked.
+#[derive(Clone)]
+pub struct Segment {
+    /// Its number.
+    pub id: SegmentId,
+    /// Part of its frames' checksums.
+    pub salt: u64,
+    /// The file.
+    pub file: Arc<dyn DiskFile>,
+}
+
+/// Why a segment cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The disk said so.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The header is damaged or newer.
+    #[error("{0}")]
+    Header(#[from] BadHeader),
+    /// The header is of another file system or segment.
+    #[error("it belongs to file system {0}")]
+    Foreign(Uuid),
+}
+
+/// See the module.
+pub struct SegmentSet {
+    disk: Arc<dyn Disk>,
+    fs: Uuid,
+    open: Mutex<BTreeMap<SegmentId, Segment>>,
+}
+
+impl SegmentSet {
+    /// The segments on `disk`, which belong to the file system `fs`.
+    pub fn new(disk: Arc<dyn Disk>, fs: Uuid) -> Self {
+        Self { disk, fs, open: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The disk that they are on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The file system that they belong to.
+    pub fn fs(&self) -> Uuid {
+        self.fs
+    }
+
+    /// Numbers of all segments, oldest first. Removes what unfinished creations left.
+    ///
+    /// # Errors
+    /// Whatever the disk answers.
+    pub fn list(&self) -> io::Result<Vec<SegmentId>> {
+        let mut ids = Vec::new();
+        for name in self.disk.list()? {
+            if SegmentId::is_temporary(&name) {
+                self.disk.remove(&name)?;
+            } else if let Some(id) = SegmentId::parse(&name) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// An open segment.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is not the segment that its name says.
+    pub fn get(&self, id: SegmentId) -> Result<Segment, SegmentError> {
+        if let Some(segment) = self.opened().get(&id) {
+            return Ok(segment.clone());
+        }
+        let file = self.disk.open(&id.file_name())?;
+        let mut bytes = [0; HEADER_LEN as usize];
+        read_full(&*file, &mut bytes, 0)?;
+        let header = Header::decode(&bytes)?;
+        if header.fs != self.fs {
+            return Err(SegmentError::Foreign(header.fs));
+        }
+        if header.segment != id {
+            return Err(BadHeader::Damaged.into());
+        }
+        let segment = Segment { id, salt: header.salt, file };
+        self.insert(segment.clone());
+        Ok(segment)
+    }
+
+    /// Keeps an open segment for readers.
+    pub fn insert(&self, segment: Segment) {
+        let mut open = self.opened();
+        while open.len() >= OPEN_MAX {
+            open.pop_first();
+        }
+        open.insert(segment.id, segment);
+    }
+
+    /// Reads a chunk. Checks the frame, not the hash: the caller's reader does that.
+    ///
+    /// # Errors
+    /// `Damaged` when the record is not there as the index says, or cannot be read.
+    pub fn read(&self, id: &ChunkId, at: Location) -> Result<Bytes, ChunkError> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            tracing::error!(chunk = %id, segment = %at.segment, "cannot read a chunk: {e}");
+            ChunkError::Damaged
+        };
+        let segment = self.get(at.segment).map_err(|e| unreadable(&e))?;
+        let mut record = vec![0; FRAME_LEN + at.len as usize];
+        let n = read_full(&*segment.file, &mut record, at.offset).map_err(|e| unreadable(&e))?;
+        let frame = record.first_chunk().and_then(|f| Frame::decode(f, segment.salt, at.offset));
+        match frame {
+            Some(frame) if n == record.len() && frame.id == *id && frame.len == at.len => {
+                Ok(Bytes::from(record).slice(FRAME_LEN..))
+            }
+            Some(_) | None => Err(unreadable(&"its record is not where the index says")),
+        }
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, BTreeMap<SegmentId, Segment>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,77 @@
+//! The get stream: batches of ids in, batches of chunks out, in the order in which they are read.
+//!
+//! Bounds: the room for an answer is taken before it is read and given back when it has left the
+//! queue; a client that takes no answer for [`PATIENCE`] loses its stream, so it cannot hold the room
+//! of others.
+
+use std::{sync::Arc, time::Duration};
+
+use cairn_proto::{ChunkId, pb};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+use super::{Replies, Stopping, ids};
+use crate::store::Store;
+
+const UNANSWERED: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Answer = (Result<pb::GetBatchReply, Status>, Option<OwnedSemaphorePermit>);
+
+/// Serves one stream until the client has closed it, is gone or stuck, or the node stops.
+pub(super) fn open(
+    store: Arc<Store>,
+    batches: Streaming<pb::GetBatch>,
+    mut stopping: Stopping,
+) -> Replies<pb::GetBatchReply> {
+    let (answers, queue) = mpsc::channel::<Answer>(1);
+    let stuck = Arc::new(Notify::new());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stopping.wait() => {}
+            () = answers.closed() => {}
+            () = stuck.notified() => {}
+            result = accept(&store, batches, &answers, &stuck) => {
+                if let Err(status) = result {
+                    // A client that is gone cannot be told.
+                    let _ = answers.send((Err(status), None)).await;
+                }
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(queue).map(|(reply, _room)| reply))
+}
+
+async fn accept(
+    store: &Arc<Store>,
+    mut batches: Streaming<pb::GetBatch>,
+    answers: &mpsc::Sender<Answer>,
+    stuck: &Arc<Notify>,
+) -> Result<(), Status> {
+    let slots = Arc::new(Semaphore::new(UNANSWERED));
+    while let Some(batch) = batches.message().await? {
+        let ids = ids(&batch.ids)?;
+        let slot = Arc::clone(&slots).acquire_owned().await.expect("is never closed");
+        let room = store.admit_get(ids.len()).await;
+        let (store, answers, stuck) = (Arc::clone(store), answers.clone(), Arc::clone(stuck));
+        tokio::spawn(async move {
+            let reply = read(&store, batch.seq, ids).await;
+            let sent = answers.send_timeout((Ok(reply), Some(room)), PATIENCE).await;
+            if let Err(mpsc::error::SendTimeoutError::Timeout(_)) = sent {
+                tracing::warn!("a client takes no answers: its read stream ends");
+                stuck.notify_one();
+            }
+            drop(slot);
+        });
+    }
+    Ok(())
+}
+
+async fn read(store: &Arc<Store>, seq: u64, ids: Vec<ChunkId>) -> pb::GetBatchReply {
+    let items = store.get(ids).await.into_iter().map(|result| match result {
+        Ok(data) => pb::GetItem { data, error: None },
+        Err(e) => pb::GetItem { data: bytes::Bytes::new(), error: Some(e.into()) },
+    });
+    pb::GetBatchReply { seq, items: items.collect() }
+}

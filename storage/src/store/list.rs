@@ -1,0 +1,56 @@
+//! Lists chunks by cursor, all volumes merged, in the order of ids.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use cairn_proto::{ChunkError, ChunkId};
+
+use super::Store;
+
+/// A chunk in a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: ChunkId,
+    /// Length of its data.
+    pub len: u32,
+    /// Epoch in which it was last put or touched.
+    pub epoch: u64,
+}
+
+impl Store {
+    /// Up to `limit` chunks with ids greater than `after`.
+    ///
+    /// # Errors
+    /// `DiskFailed` when an index cannot be read.
+    pub async fn list(
+        self: &Arc<Self>,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, ChunkError> {
+        let store = Arc::clone(self);
+        self.readers.run(move || store.list_now(after.as_ref(), limit)).await
+    }
+
+    pub(super) fn list_now(
+        &self,
+        after: Option<&ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, ChunkError> {
+        let floor = self.floor.load(Ordering::Acquire);
+        let mut merged: BTreeMap<ChunkId, Listed> = BTreeMap::new();
+        for volume in &self.volumes {
+            for (id, entry) in volume.page(after, limit)? {
+                let epoch = entry.epoch.max(floor);
+                let listed = merged.entry(id).or_insert(Listed { id, len: entry.at.len, epoch });
+                listed.epoch = listed.epoch.max(epoch);
+            }
+            while merged.len() > limit {
+                merged.pop_last();
+            }
+        }
+        Ok(merged.into_values().collect())
+    }
+}

@@ -1,0 +1,97 @@
+//! Put: check length and hash, leave out what is stored, hand the rest to the writers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkId};
+use futures_util::future::join_all;
+
+use super::{Store, writer::Outcome};
+use crate::segment::writer::Record;
+
+/// A chunk to store, not yet checked.
+pub(super) type Unchecked = (ChunkId, Bytes);
+
+/// A chunk that has to be written: its position in the request, and its data.
+type Pending = (usize, Record);
+
+impl Store {
+    /// Stores chunks. Where the result is `Ok` the chunk is durable, newly or since earlier. The caller
+    /// holds what [`Store::admit_put`] gave until this returns.
+    ///
+    /// May be dropped at any time: then it is open which of the chunks are stored.
+    pub async fn put(self: &Arc<Self>, chunks: Vec<Unchecked>) -> Outcome {
+        let store = Arc::clone(self);
+        let (mut outcome, mut pending) = self.hashers.run(move || store.check(chunks)).await;
+        // A disk may fail or fill up just now: then the chunk goes to the next.
+        for _ in 0..self.volumes.len() {
+            if pending.is_empty() {
+                break;
+            }
+            pending = self.write(pending, &mut outcome).await;
+        }
+        outcome
+    }
+
+    /// Results of what needs no writing, and what needs it.
+    fn check(&self, chunks: Vec<Unchecked>) -> (Outcome, Vec<Pending>) {
+        let epoch = self.epoch();
+        let mut pending = Vec::with_capacity(chunks.len());
+        let mut outcome = Outcome::with_capacity(chunks.len());
+        for (position, (id, data)) in chunks.into_iter().enumerate() {
+            outcome.push(self.check_one(&id, &data, epoch));
+            if outcome[position] == Err(ChunkError::NotFound) {
+                pending.push((position, Record { id, data, epoch }));
+            }
+        }
+        (outcome, pending)
+    }
+
+    /// `Ok` when the chunk is stored already, `NotFound` when it is good and has to be written.
+    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<(), ChunkError> {
+        if data.is_empty() || data.len() > self.limits.chunk_size as usize {
+            return Err(ChunkError::BadLength);
+        }
+        // Also of chunks that are stored: the answer must not depend on what others have put.
+        if !id.verify(data) {
+            return Err(ChunkError::Mismatch);
+        }
+        for volume in &self.volumes {
+            if let Some(entry) = volume.good_entry(id) {
+                if entry.epoch < epoch {
+                    volume.touch(&[*id], epoch)?;
+                }
+                return Ok(());
+            }
+        }
+        Err(ChunkError::NotFound)
+    }
+
+    /// Sends each chunk to its disk; those whose disk failed or is full come back.
+    async fn write(&self, pending: Vec<Pending>, outcome: &mut Outcome) -> Vec<Pending> {
+        let takes: Vec<_> = self.volumes.iter().map(|v| v.takes(1)).collect();
+        let mut shares: Vec<Vec<Pending>> = self.volumes.iter().map(|_| Vec::new()).collect();
+        for (position, record) in pending {
+            match self.pick(&record.id, &takes) {
+                Ok(v) => shares[v].push((position, record)),
+                Err(e) => outcome[position] = Err(e),
+            }
+        }
+        let jobs = self.volumes.iter().zip(shares).filter(|(_, share)| !share.is_empty()).map(
+            |(volume, share)| async move {
+                let records = share.iter().map(|(_, record)| record.clone()).collect();
+                (volume.put(records).await, share)
+            },
+        );
+        let mut again = Vec::new();
+        for (results, share) in join_all(jobs).await {
+            for (result, (position, record)) in results.into_iter().zip(share) {
+                outcome[position] = result;
+                if matches!(result, Err(ChunkError::DiskFailed | ChunkError::NoSpace)) {
+                    again.push((position, record));
+                }
+            }
+        }
+        again
+    }
+}

@@ -1,0 +1,268 @@
+//! [`Volume`]: one data directory at work: its segments, its index, its writer thread.
+//!
+//! A volume whose disk has failed takes no more puts and is read as far as it goes.
+
+use std::{
+    fmt::Display,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkId};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    damaged::Damaged,
+    index::{Entry, Index, Totals},
+    recovery::{Recovered, RecoveryError, recover},
+    writer::{self, Job, Outcome, QUEUE_LEN},
+};
+use crate::{
+    capacity,
+    disk::{Disk, Space},
+    segment::{
+        set::SegmentSet,
+        writer::{Record, SegmentShape},
+    },
+};
+
+/// What a volume is made of.
+pub struct VolumeSetup {
+    /// What people call it: its path.
+    pub name: String,
+    /// Where the segments are.
+    pub disk: Arc<dyn Disk>,
+    /// Directory of the index.
+    pub index_dir: PathBuf,
+    /// Bytes of index blocks that are kept in memory.
+    pub index_cache: u64,
+    /// How segments are cut.
+    pub shape: SegmentShape,
+    /// Free room to keep; `None`: the default for the disk's size.
+    pub reserve: Option<u64>,
+    /// The file system that the chunks belong to.
+    pub fs: Uuid,
+}
+
+/// The part that the writer thread shares with everybody else.
+pub struct VolumeState {
+    pub(super) name: String,
+    pub(super) set: Arc<SegmentSet>,
+    pub(super) index: Index,
+    pub(super) damaged: Damaged,
+    pub(super) reserve: u64,
+    /// Bytes of the newest segment that are allocated and unused.
+    pub(super) allocated: AtomicU64,
+    pub(super) failed: AtomicBool,
+}
+
+/// See the module.
+pub struct Volume {
+    state: Arc<VolumeState>,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What `status` shows of a volume.
+#[derive(Clone, Debug)]
+pub struct VolumeStatus {
+    /// Its path.
+    pub name: String,
+    /// Size of its file system, and what may still be put.
+    pub space: Space,
+    /// Number and bytes of its chunks.
+    pub totals: Totals,
+    /// Whether it takes no more puts.
+    pub failed: bool,
+}
+
+impl VolumeState {
+    /// The disk is not to be used for puts any more; the error to answer.
+    pub(super) fn fail(&self, action: &str, error: &dyn Display) -> ChunkError {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(
+                disk = %self.name,
+                "cannot {action} this disk: {error}. It takes no more chunks; the others go on. \
+                 Replace the disk, or check it and start the node again"
+            );
+        }
+        ChunkError::DiskFailed
+    }
+
+    pub(super) fn look_up(&self, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
+        self.index.get(id).map_err(|e| self.fail("read the index of", &e))
+    }
+
+    pub(super) fn space(&self) -> io::Result<Space> {
+        self.set.disk().space()
+    }
+}
+
+impl Volume {
+    /// Recovers what is there and starts the writer thread. Blocks.
+    ///
+    /// # Errors
+    /// See [`RecoveryError`].
+    pub fn open(setup: VolumeSetup) -> Result<Self, RecoveryError> {
+        let set = Arc::new(SegmentSet::new(setup.disk, setup.fs));
+        let Recovered { index, writer } =
+            recover(&set, &setup.index_dir, setup.index_cache, setup.shape)?;
+        let capacity = set.disk().space()?.capacity;
+        let state = Arc::new(VolumeState {
+            name: setup.name,
+            set,
+            index,
+            damaged: Damaged::default(),
+            reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
+            allocated: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+        });
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
+        Ok(Self { state, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Stores verified chunks; returns when they are durable or have failed.
+    pub async fn put(&self, records: Vec<Record>) -> Outcome {
+        let n = records.len();
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(jobs) = jobs else { return vec![Err(ChunkError::Unreachable); n] };
+        let (done, answer) = oneshot::channel();
+        if jobs.send(Job { records, done }).await.is_err() {
+            return vec![Err(ChunkError::DiskFailed); n];
+        }
+        drop(jobs);
+        answer.await.unwrap_or_else(|_| vec![Err(ChunkError::DiskFailed); n])
+    }
+
+    /// Whether puts can go here now; otherwise why not.
+    ///
+    /// # Errors
+    /// `DiskFailed` or `NoSpace`.
+    pub fn takes(&self, bytes: u64) -> Result<(), ChunkError> {
+        if self.has_failed() {
+            return Err(ChunkError::DiskFailed);
+        }
+        let space = self.state.space().map_err(|e| self.state.fail("ask for free space on", &e))?;
+        let allocated = self.state.allocated.load(Ordering::Relaxed);
+        if capacity::room(space, allocated, self.state.reserve) < bytes {
+            return Err(ChunkError::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// The entry of a chunk whose bytes are not known to be damaged.
+    pub fn good_entry(&self, id: &ChunkId) -> Option<Entry> {
+        if self.has_failed() || self.state.damaged.contains(id) {
+            return None;
+        }
+        self.state.look_up(id).ok().flatten()
+    }
+
+    /// Stamps chunks with `epoch`.
+    ///
+    /// # Errors
+    /// `DiskFailed` when the index cannot be written.
+    pub fn touch(&self, ids: &[ChunkId], epoch: u64) -> Result<(), ChunkError> {
+        self.state.index.touch(ids, epoch).map_err(|e| self.state.fail("write the index of", &e))
+    }
+
+    /// Reads a chunk; its hash is not checked. Works on failed disks as far as it goes.
+    ///
+    /// # Errors
+    /// `NotFound` or `Damaged`.
+    pub fn read(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
+        let entry = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
+        let result = self.state.set.read(id, entry.at);
+        if result.is_err() {
+            self.state.damaged.note(id);
+        }
+        result
+    }
+
+    /// Reads a chunk and checks its hash.
+    ///
+    /// # Errors
+    /// `NotFound` or `Damaged`.
+    pub fn read_verified(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
+        let data = self.read(id)?;
+        if id.verify(&data) {
+            return Ok(data);
+        }
+        tracing::error!(disk = %self.state.name, chunk = %id, "damaged: its bytes do not match its id");
+        self.state.damaged.note(id);
+        Err(ChunkError::Damaged)
+    }
+
+    /// Up to `limit` entries with ids greater than `after`, in order.
+    ///
+    /// # Errors
+    /// `DiskFailed` when the index cannot be read.
+    pub fn page(
+        &self,
+        after: Option<&ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<(ChunkId, Entry)>, ChunkError> {
+        self.state.index.page(after, limit).map_err(|e| self.state.fail("read the index of", &e))
+    }
+
+    /// The epoch that was stored last.
+    pub fn epoch(&self) -> u64 {
+        self.state.index.epoch().unwrap_or(0)
+    }
+
+    /// Stores the garbage collection epoch durably.
+    ///
+    /// # Errors
+    /// `DiskFailed` when the index cannot be written.
+    pub fn store_epoch(&self, epoch: u64) -> Result<(), ChunkError> {
+        self.state.index.store_epoch(epoch).map_err(|e| self.state.fail("write the index of", &e))
+    }
+
+    /// Whether it takes no more puts.
+    pub fn has_failed(&self) -> bool {
+        self.state.failed.load(Ordering::Acquire)
+    }
+
+    /// Number and bytes of its chunks.
+    pub fn totals(&self) -> Totals {
+        self.state.index.totals()
+    }
+
+    /// For people.
+    pub fn status(&self) -> VolumeStatus {
+        let space = self.state.space().unwrap_or(Space { capacity: 0, free: 0 });
+        let allocated = self.state.allocated.load(Ordering::Relaxed);
+        let free = capacity::room(space, allocated, self.state.reserve);
+        VolumeStatus {
+            name: self.state.name.clone(),
+            space: Space { capacity: space.capacity, free: free.min(space.capacity) },
+            totals: self.totals(),
+            failed: self.has_failed(),
+        }
+    }
+
+    /// Finishes all queued puts, cuts the newest segment, syncs the index. Blocks.
+    pub fn close(&self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!(disk = %self.state.name, "the writer thread panicked");
+        }
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
