@@ -28,6 +28,11 @@ impl WriteBackErrors {
         self.count
     }
 
+    /// The last error when there were any since the count was `count`.
+    pub fn since(&self, count: u64) -> Option<FsError> {
+        if self.count == count { None } else { self.last }
+    }
+
     /// The cursor of a handle that is opened now.
     pub fn cursor(&self) -> SeenErrors {
         SeenErrors(self.count)

@@ -1,0 +1,198 @@
+//! Committing: chunks that have landed become part of the file, in the order in which they took off.
+//!
+//! One commit of a file is under way at a time; uploads go on meanwhile. A commit names, for each
+//! chunk, the reference that it replaces. If that is no longer there the master changes nothing and
+//! says what is: those chunks are made anew over it, and everything is tried again until the deadline.
+
+use std::sync::Arc;
+
+use cairn_proto::{
+    Attr, ChunkRef, FsError, Ino, Timestamp, manifest, pb,
+    pb::{commit::Size, op::Kind},
+};
+
+use super::{File, flight::Flight, state::State};
+use crate::{
+    chunks::Stored,
+    rpc::{Caller, Session},
+    vfs::answers,
+};
+
+/// Chunks in one commit.
+const BATCH: usize = 256;
+/// A session that is lost under a commit this often in a row is no session.
+const STALE_TRIES: u32 = 5;
+
+/// A chunk's change, ready for the wire.
+pub(super) struct Change {
+    pub index: u64,
+    pub expected: Option<ChunkRef>,
+    pub stored: Stored,
+}
+
+/// What the master made of a commit.
+pub(super) struct Outcome {
+    pub applied: bool,
+    pub attr: Attr,
+    pub conflicts: Vec<(u64, Option<ChunkRef>)>,
+}
+
+impl File {
+    /// Starts to commit when there is a full batch, or when somebody waits for what has landed.
+    pub(super) fn commit_if_ready(self: &Arc<Self>, state: &mut State) {
+        if state.committing || !self.is_ready(state) {
+            return;
+        }
+        state.committing = true;
+        let file = Arc::clone(self);
+        self.context.runtime.spawn(async move { file.commit_all_ready().await });
+    }
+
+    fn is_ready(&self, state: &State) -> bool {
+        let batch = BATCH.min(self.context.budget_total() / 4).max(1);
+        let landed = state.flights.landed_prefix(batch);
+        landed.len() == batch || landed.first().is_some_and(|first| *first < state.flush_below)
+    }
+
+    async fn commit_all_ready(self: Arc<Self>) {
+        let mut stale = 0;
+        loop {
+            let (seqs, op) = {
+                let mut state = self.lock();
+                if !self.is_ready(&state) {
+                    state.committing = false;
+                    return;
+                }
+                self.batch(&mut state)
+            };
+            let (origin, kill) = (self.lock().origin, op.kill_suid_sgid);
+            let outcome = ask(self.context.session(), origin.caller, op).await;
+            let mut state = self.lock();
+            let applied = outcome.as_ref().is_ok_and(|o| o.applied);
+            state.origin.kill_suid_sgid |= kill && !applied;
+            match outcome {
+                // The session was lost and a new one made. The commit may have happened: then its
+                // second try finds a conflict with itself, and merging changes nothing.
+                Err(FsError::Stale) if stale < STALE_TRIES => stale += 1,
+                Err(error) => self.give_up(&mut state, error),
+                Ok(outcome) if outcome.applied => {
+                    stale = 0;
+                    self.committed(&mut state, &seqs, &outcome.attr);
+                }
+                Ok(outcome) => self.conflicted(&mut state, &seqs, outcome),
+            }
+        }
+    }
+
+    fn batch(&self, state: &mut State) -> (Vec<u64>, pb::Commit) {
+        let seqs = state.flights.landed_prefix(BATCH);
+        let mut changes = Vec::with_capacity(seqs.len());
+        let mut end = 0;
+        for &seq in &seqs {
+            let Some(flight) = state.flights.get_mut(seq) else { continue };
+            let Some((expected, stored)) = flight.landed else { continue };
+            let (index, dirty_end) = (flight.index, flight.dirty.end());
+            changes.push(Change { index, expected, stored });
+            end = end.max(state.end_in_file(index, dirty_end));
+        }
+        let kill = std::mem::take(&mut state.origin.kill_suid_sgid);
+        let op = commit(self.ino, &changes, Size::GrowTo(end), state.local_mtime, kill);
+        (seqs, op)
+    }
+
+    fn committed(self: &Arc<Self>, state: &mut State, seqs: &[u64], attr: &Attr) {
+        let manifests = &self.context.manifests;
+        state.absorb_own(attr, manifests);
+        for &seq in seqs {
+            let Some(Flight { index, landed, .. }) = state.flights.remove(seq) else { continue };
+            if let Some((_, stored)) = landed {
+                manifests.set(self.ino, state.manifest_epoch, index, Some(stored.chunk));
+            }
+            // Written again from end to end while the older version was in flight.
+            if state.dirty.is_full(index)
+                && let Some(seq) = state.take_off(index)
+            {
+                self.spawn_upload(seq);
+            }
+        }
+        if state.settle() {
+            self.context.unregister_dirty(self.ino);
+        }
+        self.progress.notify_waiters();
+    }
+
+    fn conflicted(self: &Arc<Self>, state: &mut State, seqs: &[u64], outcome: Outcome) {
+        let late = |f: &Flight| f.since.elapsed() > self.context.deadline;
+        let oldest = seqs.first().and_then(|seq| state.flights.get_mut(*seq));
+        if oldest.is_some_and(|flight| late(flight)) || outcome.conflicts.is_empty() {
+            self.give_up(state, FsError::Io);
+            return;
+        }
+        tracing::debug!(ino = %self.ino, chunks = outcome.conflicts.len(), "another client writes the same file");
+        state.replaced(&outcome.attr, &self.context.manifests);
+        // The kernel's pages lack what the other client wrote.
+        state.pages_version = 0;
+        for (index, _) in &outcome.conflicts {
+            let Some(seq) = seqs
+                .iter()
+                .find(|seq| state.flights.get_mut(**seq).is_some_and(|f| f.index == *index))
+            else {
+                continue;
+            };
+            if let Some(flight) = state.flights.get_mut(*seq) {
+                flight.landed = None;
+                self.spawn_upload(*seq);
+            }
+        }
+    }
+}
+
+/// The operation that makes `changes`.
+pub(super) fn commit(
+    ino: Ino,
+    changes: &[Change],
+    size: Size,
+    mtime: Timestamp,
+    kill_suid_sgid: bool,
+) -> pb::Commit {
+    let mut degraded: Vec<u32> =
+        changes.iter().filter_map(|c| c.stored.degraded.map(|group| group.0)).collect();
+    degraded.sort_unstable();
+    degraded.dedup();
+    pb::Commit {
+        ino: ino.get(),
+        map_epoch: changes.iter().map(|c| c.stored.map_epoch).min().unwrap_or(0),
+        changes: changes
+            .iter()
+            .map(|c| pb::ChunkChange {
+                index: c.index,
+                expected: Some(manifest::to_wire(c.expected)),
+                new: Some(manifest::to_wire(Some(c.stored.chunk))),
+            })
+            .collect(),
+        size: Some(size),
+        mtime: Some(mtime.into()),
+        durable: false,
+        degraded_groups: degraded,
+        kill_suid_sgid,
+    }
+}
+
+/// Sends a commit.
+pub(super) async fn ask(
+    session: &Session,
+    caller: Caller,
+    op: pb::Commit,
+) -> Result<Outcome, FsError> {
+    let answer = session.call(caller, Kind::Commit(op)).await?;
+    let committed = answers::committed(answer.kind)?;
+    let conflicts = committed
+        .conflicts
+        .iter()
+        .map(|c| {
+            let current = c.current.as_ref().map(manifest::from_wire).transpose();
+            Ok((c.index, current.map_err(answers::nonsense)?.flatten()))
+        })
+        .collect::<Result<_, FsError>>()?;
+    Ok(Outcome { applied: committed.applied, attr: answers::attr(committed.attr)?, conflicts })
+}

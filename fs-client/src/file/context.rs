@@ -1,0 +1,130 @@
+//! [`FileContext`]: what all files of a mount share: connections, budgets, the list of dirty files.
+//!
+//! Lock order: a file's state, then the list of dirty files; nothing is held across an await.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cairn_proto::{FsError, Ino, pb};
+use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
+
+use super::{File, dirty::Permit, manifests::ManifestCache};
+use crate::{
+    chunks::Chunks,
+    rpc::{Caller, Session},
+};
+
+/// Bytes of chunks that are cut and handed to the nodes at the same time; more wait their turn
+/// without their deadline running.
+const UPLOAD_BYTES: usize = 32 << 20;
+
+/// See the module's head.
+pub struct FileContext {
+    session: Session,
+    chunks: Chunks,
+    pub(super) chunk_size: u32,
+    pub(super) deadline: Duration,
+    /// Chunk buffers that may hold uncommitted bytes, over all files.
+    budget: Arc<Semaphore>,
+    budget_total: usize,
+    pub(super) uploads: Semaphore,
+    pub(super) manifests: ManifestCache,
+    /// Files with uncommitted bytes.
+    dirty: Mutex<HashMap<Ino, Arc<File>>>,
+    pub(super) runtime: Handle,
+}
+
+impl FileContext {
+    /// `dirty_bytes` bounds what may be written and not yet be committed, counted in whole chunks.
+    /// Must be called within the runtime that shall do the work.
+    pub fn new(session: Session, chunks: Chunks, dirty_bytes: usize, deadline: Duration) -> Self {
+        let chunk_size = session.chunk_size();
+        let chunk = (chunk_size as usize).max(1);
+        // A write of 1 MiB must fit at once, whatever the chunk size.
+        let budget_total = (dirty_bytes / chunk).max((1 << 20) / chunk + 2).max(4);
+        Self {
+            session,
+            chunks,
+            chunk_size,
+            deadline,
+            budget: Arc::new(Semaphore::new(budget_total)),
+            budget_total,
+            uploads: Semaphore::new((UPLOAD_BYTES / chunk).max(4)),
+            manifests: ManifestCache::default(),
+            dirty: Mutex::default(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Access to chunks.
+    pub fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// The session with the master.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Chunk buffers in the whole budget.
+    pub(super) fn budget_total(&self) -> usize {
+        self.budget_total
+    }
+
+    /// `count` chunk buffers if they are free now.
+    pub(super) fn try_take(&self, count: usize) -> Option<Permit> {
+        let count = u32::try_from(count).ok()?;
+        Arc::clone(&self.budget).try_acquire_many_owned(count).ok()
+    }
+
+    /// `count` chunk buffers; writes back what is dirty when there are none.
+    pub(super) async fn take(&self, count: usize) -> Result<Permit, FsError> {
+        if let Some(permit) = self.try_take(count) {
+            return Ok(permit);
+        }
+        for file in self.dirty_files() {
+            file.flush_in_background();
+        }
+        let count = u32::try_from(count).map_err(|_| FsError::NoMemory)?;
+        match timeout(self.deadline, Arc::clone(&self.budget).acquire_many_owned(count)).await {
+            Ok(permit) => permit.map_err(|_| FsError::Io),
+            Err(_) => Err(FsError::TimedOut),
+        }
+    }
+
+    pub(super) fn register_dirty(&self, file: &Arc<File>) {
+        self.lock().insert(file.ino(), Arc::clone(file));
+    }
+
+    pub(super) fn unregister_dirty(&self, ino: Ino) {
+        self.lock().remove(&ino);
+    }
+
+    pub(super) fn dirty_files(&self) -> Vec<Arc<File>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// References of `ino` from `first_index` on.
+    pub(super) async fn manifest_page(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        first_index: u64,
+        max_refs: u32,
+    ) -> Result<pb::ManifestPage, FsError> {
+        let op = pb::GetFileManifest { ino: ino.get(), first_index, max_refs };
+        match self.session.call(caller, pb::op::Kind::GetFileManifest(op)).await?.kind {
+            pb::reply::Kind::ManifestPage(page) if page.end || page.next_index > first_index => {
+                Ok(page)
+            }
+            _ => Err(FsError::Protocol),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ino, Arc<File>>> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

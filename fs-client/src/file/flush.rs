@@ -1,0 +1,177 @@
+//! Flushing: everything dirty takes off, and everything that took off is committed. Uploading: a
+//! chunk in flight is cut and put to the nodes.
+
+use std::{pin::pin, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkRef, FsError};
+
+use super::{
+    File,
+    cut::{cut, needs_base},
+    ranges::Ranges,
+    state::State,
+};
+use crate::{chunks::Stored, rpc::Caller};
+
+/// How far a flush has come.
+enum Flushed {
+    Done,
+    Failed(FsError),
+    Waiting,
+}
+
+impl File {
+    /// Commits everything written before this call. Takes as long as it makes progress; what a single
+    /// chunk or commit may take is bounded by the deadline.
+    ///
+    /// # Errors
+    /// Why bytes were lost. Handles hear of it too.
+    pub async fn flush(self: &Arc<Self>) -> Result<(), FsError> {
+        if self.lock().append_from.is_some() {
+            return self.flush_appended().await;
+        }
+        let (mark, errors) = {
+            let mut state = self.lock();
+            if !state.has_uncommitted() {
+                return Ok(());
+            }
+            state.dirty_since = Some(Instant::now());
+            (state.dirty.mark(), state.errors.count())
+        };
+        let mut target = None;
+        loop {
+            let mut progress = pin!(self.progress.notified());
+            progress.as_mut().enable();
+            match self.flush_step(mark, errors, &mut target) {
+                Flushed::Done => return Ok(()),
+                Flushed::Failed(error) => return Err(error),
+                Flushed::Waiting => progress.await,
+            }
+        }
+    }
+
+    fn flush_step(self: &Arc<Self>, mark: u64, errors: u64, target: &mut Option<u64>) -> Flushed {
+        let mut state = self.lock();
+        if let Some(error) = state.errors.since(errors) {
+            return Flushed::Failed(error);
+        }
+        if state.append_from.is_some() {
+            // Appending began, and that only happens when everything before is committed.
+            return Flushed::Done;
+        }
+        let waiting = state.dirty.before(mark);
+        let mut left = 0;
+        for index in waiting {
+            match state.take_off(index) {
+                Some(seq) => self.spawn_upload(seq),
+                None => left += 1,
+            }
+        }
+        if left == 0 && target.is_none() {
+            *target = Some(state.flights.next_seq());
+        }
+        state.flush_below = state.flush_below.max(state.flights.next_seq());
+        let in_flight = state.flights.first_seq();
+        if target.is_some_and(|t| in_flight.is_none_or(|first| first >= t)) {
+            return Flushed::Done;
+        }
+        self.commit_if_ready(&mut state);
+        Flushed::Waiting
+    }
+
+    /// Starts a flush that nobody waits for, unless one is under way.
+    pub fn flush_in_background(self: &Arc<Self>) {
+        let mut state = self.lock();
+        self.spawn_flush(&mut state);
+    }
+
+    pub(super) fn spawn_flush(self: &Arc<Self>, state: &mut State) {
+        if std::mem::replace(&mut state.flushing, true) {
+            return;
+        }
+        let file = Arc::clone(self);
+        self.context.runtime.spawn(async move {
+            // Handles hear of an error by the file's count.
+            let _outcome = file.flush().await;
+            file.lock().flushing = false;
+        });
+    }
+
+    pub(super) fn spawn_upload(self: &Arc<Self>, seq: u64) {
+        let file = Arc::clone(self);
+        self.context.runtime.spawn(async move { file.upload(seq).await });
+    }
+
+    async fn upload(self: Arc<Self>, seq: u64) {
+        let outcome = self.upload_flight(seq).await;
+        let mut state = self.lock();
+        match outcome {
+            Ok(landed) => {
+                // It may be gone: dropped after an error.
+                if let Some(flight) = state.flights.get_mut(seq) {
+                    flight.landed = landed;
+                }
+                self.commit_if_ready(&mut state);
+            }
+            Err(error) => self.give_up(&mut state, error),
+        }
+    }
+
+    async fn upload_flight(&self, seq: u64) -> Result<Option<(Option<ChunkRef>, Stored)>, FsError> {
+        let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
+        let (index, data, dirty, caller) = {
+            let mut state = self.lock();
+            let caller = state.origin.caller;
+            let Some(flight) = state.flights.get_mut(seq) else { return Ok(None) };
+            (flight.index, flight.data.clone(), flight.dirty.clone(), caller)
+        };
+        self.store(caller, index, data, &dirty).await.map(Some)
+    }
+
+    /// Makes the new version of chunk `index` from `data` and what is there, and puts it to the nodes.
+    /// Answers what it replaces and what it is.
+    pub(super) async fn store(
+        &self,
+        caller: Caller,
+        index: u64,
+        data: Bytes,
+        dirty: &Ranges,
+    ) -> Result<(Option<ChunkRef>, Stored), FsError> {
+        let (expected, base) = self.base(caller, index, dirty).await?;
+        let stored = self.context.chunks().put(cut(dirty, data, &base)).await?;
+        Ok((expected, stored))
+    }
+
+    /// What the manifest has for chunk `index`, and its content when bytes of it are needed.
+    async fn base(
+        &self,
+        caller: Caller,
+        index: u64,
+        dirty: &Ranges,
+    ) -> Result<(Option<ChunkRef>, Bytes), FsError> {
+        let mut again = true;
+        loop {
+            let expected = self.resolve(caller, index).await?;
+            let Some(chunk) = expected.filter(|c| needs_base(dirty, c.logical_len)) else {
+                return Ok((expected, Bytes::new()));
+            };
+            match self.context.chunks().get(&chunk).await {
+                Ok(stored) => return Ok((expected, stored.slice(..chunk.logical_len as usize))),
+                Err(ChunkError::NotFound | ChunkError::Damaged) if again => {
+                    again = false;
+                    self.distrust_manifest();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Drops what is not committed. Everybody who waits or writes hears of it.
+    pub(super) fn give_up(&self, state: &mut State, error: FsError) {
+        tracing::error!(ino = %self.ino, %error, "written bytes are lost");
+        state.give_up(error, &self.context.manifests);
+        self.context.unregister_dirty(self.ino);
+        self.progress.notify_waiters();
+    }
+}

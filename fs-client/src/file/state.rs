@@ -1,0 +1,192 @@
+//! [`State`]: everything about one file that its lock protects. Pure.
+
+use std::time::Instant;
+
+use cairn_proto::{Attr, FsError, Timestamp, range::chunk_start};
+
+use super::{
+    Origin,
+    dirty::DirtyMap,
+    errors::WriteBackErrors,
+    flight::{Flight, Flights},
+    manifests::ManifestCache,
+};
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct State {
+    chunk_size: u32,
+    /// The newest attributes that the master has sent.
+    attr: Option<Attr>,
+    /// Written, not in flight.
+    pub dirty: DirtyMap,
+    /// In flight.
+    pub flights: Flights,
+    /// One past the last uncommitted byte; 0 when there is none.
+    pub local_end: u64,
+    /// When the last uncommitted byte was written.
+    pub local_mtime: Timestamp,
+    /// When the oldest uncommitted byte was written, or the last flush began.
+    pub dirty_since: Option<Instant>,
+    /// All dirty bytes are appended ones and begin here. Nothing is in flight then.
+    pub append_from: Option<u64>,
+    /// Flights with smaller numbers are to be committed without waiting for a full batch.
+    pub flush_below: u64,
+    /// A commit is under way.
+    pub committing: bool,
+    /// A flush in the background is under way.
+    pub flushing: bool,
+    /// Who wrote last.
+    pub origin: Origin,
+    /// Write-back errors.
+    pub errors: WriteBackErrors,
+    /// The version of the data that the cached manifest describes.
+    pub manifest_version: u64,
+    /// The epoch of the cached manifest's pages.
+    pub manifest_epoch: u64,
+    /// The version of the data that the kernel's pages show; 0: unknown.
+    pub pages_version: u64,
+}
+
+impl State {
+    /// The state of a file that nothing is known about.
+    pub fn new(chunk_size: u32, manifest_epoch: u64) -> Self {
+        Self {
+            chunk_size,
+            attr: None,
+            dirty: DirtyMap::new(chunk_size),
+            flights: Flights::default(),
+            local_end: 0,
+            local_mtime: Timestamp::default(),
+            dirty_since: None,
+            append_from: None,
+            flush_below: 0,
+            committing: false,
+            flushing: false,
+            origin: Origin::default(),
+            errors: WriteBackErrors::default(),
+            manifest_version: 0,
+            manifest_epoch,
+            pages_version: 0,
+        }
+    }
+
+    /// The length that the master knows.
+    pub fn committed_size(&self) -> u64 {
+        self.attr.map_or(0, |attr| attr.size)
+    }
+
+    /// The length, uncommitted bytes included.
+    pub fn size(&self) -> u64 {
+        self.committed_size().max(self.local_end)
+    }
+
+    /// Whether bytes wait to be committed.
+    pub fn has_uncommitted(&self) -> bool {
+        !self.dirty.is_empty() || !self.flights.is_empty()
+    }
+
+    /// Forgets that there were uncommitted bytes when there are none any longer. Whether that is so.
+    pub fn settle(&mut self) -> bool {
+        let clean = !self.has_uncommitted();
+        if clean {
+            self.local_end = 0;
+            self.dirty_since = None;
+            self.append_from = None;
+        }
+        clean
+    }
+
+    /// `attr`, or the newer ones that are known, with what is not committed yet.
+    pub fn merged(&self, attr: Attr) -> Attr {
+        let mut attr = match self.attr {
+            Some(known) if known.version > attr.version => known,
+            Some(_) | None => attr,
+        };
+        if self.has_uncommitted() {
+            attr.size = attr.size.max(self.local_end);
+            attr.mtime = self.local_mtime;
+        }
+        attr
+    }
+
+    /// Takes note of newer attributes. When the data has changed, somebody else has changed it.
+    pub fn absorb(&mut self, attr: &Attr, manifests: &ManifestCache) {
+        if self.attr.is_some_and(|known| known.version >= attr.version) {
+            return;
+        }
+        if attr.data_version != self.manifest_version {
+            if self.committing {
+                // Most likely our own commit, whose answer says exactly what has changed.
+                return;
+            }
+            self.forget_manifest(attr.data_version, manifests);
+        }
+        self.attr = Some(*attr);
+    }
+
+    /// Takes note of the attributes after a commit of our own: the cached manifest stays true (the
+    /// caller enters the changes) unless somebody else has changed the data in between.
+    pub fn absorb_own(&mut self, attr: &Attr, manifests: &ManifestCache) {
+        if attr.data_version == self.manifest_version + 1 {
+            self.follow_pages(attr.data_version);
+            self.manifest_version = attr.data_version;
+        } else if attr.data_version != self.manifest_version {
+            self.forget_manifest(attr.data_version, manifests);
+        }
+        self.take_attr(attr);
+    }
+
+    /// Takes note of the attributes after an operation of our own that changed references.
+    pub fn replaced(&mut self, attr: &Attr, manifests: &ManifestCache) {
+        if attr.data_version == self.manifest_version + 1 {
+            self.follow_pages(attr.data_version);
+        }
+        self.forget_manifest(attr.data_version, manifests);
+        self.take_attr(attr);
+    }
+
+    /// The cached manifest is no longer true; the one of `version` is to be fetched.
+    pub fn forget_manifest(&mut self, version: u64, manifests: &ManifestCache) {
+        self.manifest_version = version;
+        self.manifest_epoch = manifests.new_epoch();
+    }
+
+    /// Drops all that is not committed because of `error`, which every handle shall hear of.
+    pub fn give_up(&mut self, error: FsError, manifests: &ManifestCache) {
+        self.errors.record(error);
+        self.dirty.drain();
+        self.flights.clear();
+        self.settle();
+        self.pages_version = 0;
+        let version = self.manifest_version;
+        self.forget_manifest(version, manifests);
+    }
+
+    /// Moves a dirty chunk into flight, unless an older version of it is there. Answers its number.
+    pub fn take_off(&mut self, index: u64) -> Option<u64> {
+        if self.flights.of_index(index).is_some() {
+            return None;
+        }
+        let (data, dirty, permit) = self.dirty.take(index)?.into_parts();
+        let since = Instant::now();
+        Some(self.flights.add(Flight { index, data, dirty, since, landed: None, permit }))
+    }
+
+    /// One past the last byte of ours in chunk `index` when `end` is the end of its dirty bytes.
+    pub fn end_in_file(&self, index: u64, end: u32) -> u64 {
+        chunk_start(index, self.chunk_size) + u64::from(end)
+    }
+
+    fn follow_pages(&mut self, version: u64) {
+        if self.pages_version == self.manifest_version {
+            self.pages_version = version;
+        }
+    }
+
+    fn take_attr(&mut self, attr: &Attr) {
+        if self.attr.is_none_or(|known| known.version <= attr.version) {
+            self.attr = Some(*attr);
+        }
+    }
+}
