@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Batch, Direction, Engine, EngineError, KeyRange, Pairs, Reader};
+use super::{Batch, Direction, Engine, EngineError, KeyRange, Pair, Pairs, Reader};
 
 /// Persistent in the functional sense: a snapshot shares the tree and the next commit copies it.
 #[derive(Debug, Default)]
@@ -51,8 +51,10 @@ impl Reader for Rows {
         if is_empty(&range) {
             return Box::new(std::iter::empty());
         }
-        let pairs =
-            self.0.range((range.from, range.to)).map(|(key, value)| Ok((key.clone(), value.clone())));
+        let pairs = self
+            .0
+            .range((range.from, range.to))
+            .map(|(key, value)| Ok((key.clone(), value.clone())));
         match direction {
             Direction::Forward => Box::new(pairs),
             Direction::Backward => Box::new(pairs.rev()),
@@ -60,29 +62,55 @@ impl Reader for Rows {
     }
 }
 
-/// Rows met per step of a scan of the live state, which must not hold the lock between steps.
-const STEP: usize = 64;
-
 impl Reader for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.state().rows.get(key)
     }
 
-    fn scan(&self, mut range: KeyRange, direction: Direction) -> Pairs<'_> {
-        let mut rows = Some(Arc::clone(&self.state().rows));
-        let steps = std::iter::from_fn(move || {
-            let current = rows.as_ref()?;
-            let step: Vec<_> = current.scan(range.clone(), direction).take(STEP).collect();
-            match step.last() {
-                Some(Ok((last, _))) if step.len() == STEP => match direction {
-                    Direction::Forward => range.from = Bound::Excluded(last.clone()),
-                    Direction::Backward => range.to = Bound::Excluded(last.clone()),
-                },
-                _ => rows = None,
+    fn scan(&self, range: KeyRange, direction: Direction) -> Pairs<'_> {
+        let rows = Arc::clone(&self.state().rows);
+        Box::new(Scan { rows, range, direction, page: Vec::new().into_iter(), end: false })
+    }
+}
+
+/// A scan that owns the tree it reads, a page at a time.
+struct Scan {
+    rows: Arc<Rows>,
+    range: KeyRange,
+    direction: Direction,
+    page: std::vec::IntoIter<Pair>,
+    end: bool,
+}
+
+const PAGE: usize = 64;
+
+impl Scan {
+    fn next_page(&mut self) -> Result<(), EngineError> {
+        let range = self.range.clone();
+        let page =
+            self.rows.scan(range, self.direction).take(PAGE).collect::<Result<Vec<_>, _>>()?;
+        self.end = page.len() < PAGE;
+        if let Some((last, _)) = page.last() {
+            match self.direction {
+                Direction::Forward => self.range.from = Bound::Excluded(last.clone()),
+                Direction::Backward => self.range.to = Bound::Excluded(last.clone()),
             }
-            Some(step)
-        });
-        Box::new(steps.flatten())
+        }
+        self.page = page.into_iter();
+        Ok(())
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Result<Pair, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.page.len() == 0 && !self.end {
+            if let Err(error) = self.next_page() {
+                return Some(Err(error));
+            }
+        }
+        self.page.next().map(Ok)
     }
 }
 
@@ -109,5 +137,16 @@ impl Engine for MemoryEngine {
 
     fn sync(&self) -> Result<(), EngineError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::conformance;
+
+    #[test]
+    fn conforms() {
+        conformance::run(&mut || (Arc::new(MemoryEngine::new()), None));
     }
 }

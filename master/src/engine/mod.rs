@@ -9,7 +9,7 @@ mod conformance;
 pub mod fjall;
 pub mod memory;
 
-use std::{io, ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -70,11 +70,11 @@ pub trait Reader: Send + Sync {
     fn scan(&self, range: KeyRange, direction: Direction) -> Pairs<'_>;
 }
 
-/// The puts and deletes of one commit. The last word on a key counts.
+/// The puts and deletes of one commit.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// `None` deletes.
-    pub writes: Vec<(Bytes, Option<Bytes>)>,
+    /// By key; `None` deletes.
+    pub writes: BTreeMap<Bytes, Option<Bytes>>,
 }
 
 /// A durable ordered map.

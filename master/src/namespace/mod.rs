@@ -6,15 +6,47 @@
 //! Replies may go out after the commit (or after the sync, where durability was asked for), never
 //! before. A [`View`] is a consistent snapshot that other threads read at leisure.
 
-use std::sync::Arc;
+mod clone_range;
+mod cluster;
+mod commit;
+mod create;
+mod execute;
+mod ids;
+mod inodes;
+mod lookup;
+mod manifest;
+mod open;
+mod paths;
+mod readdir;
+mod reclaim;
+mod remove;
+mod rename;
+mod segments;
+mod sessions;
+mod setattr;
+#[cfg(test)]
+mod tests;
+mod view;
+mod xattr;
 
-use cairn_proto::{Attr, ChunkRef, FsError, Ino, Node, NodeId, SessionId, pb};
+use std::{collections::BTreeSet, sync::Arc};
+
+use cairn_proto::{FileKind, Ino, SessionId};
 use thiserror::Error;
 
 use crate::{
     clock::Clock,
     engine::{Engine, EngineError},
+    failpoints,
+    tables::{
+        group::Group,
+        keys,
+        rows::{CountersRow, InodeRow, SCHEMA, SchemaRow},
+        source,
+    },
 };
+
+pub use view::{View, Walk};
 
 /// What a namespace needs to know besides its engine.
 #[derive(Clone)]
@@ -32,7 +64,9 @@ pub enum OpenError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Written by a newer version of this program.
-    #[error("the metadata has format {found}, this program knows formats up to {known}: use a newer cairn-master")]
+    #[error(
+        "the metadata has format {found}, this program knows formats up to {known}: use a newer cairn-master"
+    )]
     Newer {
         /// Format on disk.
         found: u32,
@@ -93,6 +127,22 @@ pub struct Counters {
     pub orphans: u64,
 }
 
+impl From<CountersRow> for Counters {
+    fn from(row: CountersRow) -> Self {
+        let CountersRow { files, directories, other, logical_bytes, referenced_bytes, orphans } =
+            row;
+        Self { files, directories, other, logical_bytes, referenced_bytes, orphans }
+    }
+}
+
+impl From<Counters> for CountersRow {
+    fn from(counters: Counters) -> Self {
+        let Counters { files, directories, other, logical_bytes, referenced_bytes, orphans } =
+            counters;
+        Self { files, directories, other, logical_bytes, referenced_bytes, orphans }
+    }
+}
+
 /// Makes commits power-safe. May be used on any thread.
 #[derive(Clone)]
 pub struct Syncer {
@@ -103,176 +153,157 @@ impl Syncer {
     /// Everything committed before this call survives power loss once it returns. An error is final:
     /// the process must stop serving.
     pub fn sync(&self) -> Result<(), EngineError> {
-        self.engine.sync()
+        failpoints::hit(failpoints::SYNC_BEFORE);
+        self.engine.sync()?;
+        failpoints::hit(failpoints::SYNC_AFTER);
+        Ok(())
     }
 }
 
+/// Commits between two steps of freeing, when the op thread is never idle.
+const COMMITS_PER_RECLAIM: u32 = 8;
+
 /// The file system's metadata and what may be done with it.
 pub struct Namespace {
-    engine: Arc<dyn Engine>,
+    group: Group,
+    ids: ids::Ids,
+    sessions: sessions::Sessions,
+    clock: Arc<dyn Clock>,
+    chunk_size: u32,
+    counters: Counters,
+    committed_counters: Counters,
+    degraded: BTreeSet<u32>,
+    capacity: (u64, u64),
+    settled: bool,
+    reclaim: reclaim::Progress,
+    commits: u32,
 }
 
 impl Namespace {
     /// Opens the namespace in `engine`; makes the root directory when the engine is empty. Takes the
     /// next incarnation number, which fences every older master off.
-    pub fn open(engine: Arc<dyn Engine>, _params: Params) -> Result<Self, OpenError> {
-        Ok(Self { engine })
+    pub fn open(engine: Arc<dyn Engine>, params: Params) -> Result<Self, OpenError> {
+        let Params { chunk_size, clock } = params;
+        let mut group = Group::new(Arc::clone(&engine));
+        let schema: Option<SchemaRow> = source::row(&mut group, &keys::schema())?;
+        if let Some(found) = &schema {
+            if found.version > SCHEMA {
+                return Err(OpenError::Newer { found: found.version, known: SCHEMA });
+            }
+            if found.chunk_size != chunk_size {
+                return Err(OpenError::ChunkSize { found: found.chunk_size, wanted: chunk_size });
+            }
+        }
+        let mut namespace = Self {
+            ids: ids::Ids::open(engine.as_ref())?,
+            group,
+            sessions: sessions::Sessions::default(),
+            clock,
+            chunk_size,
+            counters: Counters::default(),
+            committed_counters: Counters::default(),
+            degraded: BTreeSet::new(),
+            capacity: (0, 0),
+            settled: false,
+            reclaim: reclaim::Progress::at_start(),
+            commits: 0,
+        };
+        if schema.is_none() {
+            namespace.make_root()?;
+        }
+        namespace.load()?;
+        if namespace.sessions.is_empty() {
+            namespace.settle();
+        }
+        Ok(namespace)
     }
 
-    /// Executes one operation in the pending group. When it fails, what it wrote is rolled back and
-    /// the rest of the group stays. `Sync` and `ReportNode` are answered `Done` and do nothing here.
-    pub fn execute(&mut self, _origin: Origin, _op: &pb::Op) -> pb::Reply {
-        pb::Reply::default()
+    fn make_root(&mut self) -> Result<(), EngineError> {
+        let now = self.now();
+        let mut root = inodes::Inode {
+            ino: Ino::ROOT.get(),
+            row: InodeRow {
+                mode: FileKind::Directory.mode_bits() | 0o755,
+                nlink: 2,
+                size: create::DIRECTORY_SIZE,
+                atime: Some(now),
+                btime: Some(now),
+                parent: Ino::ROOT.get(),
+                next_cookie: inodes::FIRST_COOKIE,
+                ..InodeRow::default()
+            },
+        };
+        self.touch_data(&mut root, now);
+        self.count_new(&root);
+        self.put_inode(&root);
+        let schema = SchemaRow { version: SCHEMA, chunk_size: self.chunk_size };
+        self.group.put_row(keys::schema(), &schema);
+        self.commit()?;
+        self.syncer().sync()
+    }
+
+    /// Reads what is kept in memory as well.
+    fn load(&mut self) -> Result<(), EngineError> {
+        let row: Option<CountersRow> = source::row(&mut self.group, &keys::counters())?;
+        self.counters = row.unwrap_or_default().into();
+        self.committed_counters = self.counters;
+        self.load_degraded()?;
+        self.sessions.load(&mut self.group)
     }
 
     /// Whether the pending group holds anything to commit.
     pub fn is_dirty(&self) -> bool {
-        false
+        !self.group.is_empty()
     }
 
     /// Commits the pending group; afterwards it survives the end of the process. On an error the
     /// group is gone as if it had never been executed, and every reply in it must become an error:
     /// `NoSpace` may be followed by other operations, anything else means that the process must stop.
     pub fn commit(&mut self) -> Result<(), EngineError> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let result = self.commit_group();
+        if result.is_err() {
+            self.group.forget();
+            self.reclaim.look_again();
+            self.load()?;
+        }
+        result
+    }
+
+    fn commit_group(&mut self) -> Result<(), EngineError> {
+        self.commits = self.commits.wrapping_add(1);
+        if self.reclaim.is_pending() && self.commits.is_multiple_of(COMMITS_PER_RECLAIM) {
+            self.reclaim_step()?;
+        }
+        if self.counters != self.committed_counters {
+            self.group.put_row(keys::counters(), &CountersRow::from(self.counters));
+        }
+        failpoints::hit(failpoints::COMMIT_BEFORE);
+        self.group.commit(self.ids.incarnation())?;
+        failpoints::hit(failpoints::COMMIT_AFTER);
+        self.committed_counters = self.counters;
         Ok(())
     }
 
     /// What makes commits power-safe.
     pub fn syncer(&self) -> Syncer {
-        Syncer { engine: Arc::clone(&self.engine) }
+        Syncer { engine: Arc::clone(self.group.engine()) }
     }
 
     /// Grows with every start of the master; never the same twice.
     pub fn incarnation(&self) -> u64 {
-        0
-    }
-
-    /// A map epoch greater than any before. Synced before it returns.
-    pub fn next_map_epoch(&mut self) -> Result<u64, EngineError> {
-        Ok(0)
-    }
-
-    /// Makes a session. Its number was never used before; it is in the pending group.
-    pub fn open_session(&mut self, _client_name: &str) -> Result<SessionId, EngineError> {
-        Ok(SessionId(0))
-    }
-
-    /// The client of session `id` is back and holds exactly `open_inodes` open. Operations below
-    /// `next_seq` that arrive from now on are replays. False when there is no such session.
-    pub fn resume_session(
-        &mut self,
-        _id: SessionId,
-        _next_seq: u64,
-        _open_inodes: &[u64],
-    ) -> Result<bool, EngineError> {
-        Ok(false)
-    }
-
-    /// Ends a session: releases what it holds open, drops its replies. In the pending group.
-    pub fn expire_session(&mut self, _id: SessionId) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// All sessions that were opened and have not expired, connected or not.
-    pub fn sessions(&self) -> Vec<SessionInfo> {
-        Vec::new()
-    }
-
-    /// To be called when every session known at the start has resumed or expired (at once when there
-    /// was none): from now on an inode that no session holds open is not open.
-    pub fn settle(&mut self) {}
-
-    /// Frees a bounded amount of what deletions and truncations left behind, in the pending group.
-    /// True when there is more to do: commit and call again when idle.
-    pub fn reclaim_step(&mut self) -> Result<bool, EngineError> {
-        Ok(false)
-    }
-
-    /// Makes the file `filename` (path without leading `/`; missing directories are made) of chunks
-    /// that the nodes hold, in one piece; an existing file of that name is replaced.
-    pub fn announce(&mut self, _filename: &str, _refs: Vec<ChunkRef>) -> Result<(), FsError> {
-        Err(FsError::NotImplemented)
-    }
-
-    /// Full paths (no leading `/`) of up to `page` regular files after `token`, and the token of the
-    /// next page; empty when that was all.
-    pub fn list_files(
-        &mut self,
-        _token: &str,
-        _page: u32,
-    ) -> Result<(Vec<String>, String), FsError> {
-        Err(FsError::NotImplemented)
-    }
-
-    /// The inode at `path` (with or without leading `/`; empty is the root). Symbolic links are not
-    /// followed.
-    pub fn resolve(&mut self, _path: &str) -> Result<Attr, FsError> {
-        Err(FsError::NotImplemented)
-    }
-
-    /// References of `ino` from `first_index` on, at most `max_refs` of them.
-    pub fn manifest_page(
-        &mut self,
-        _ino: Ino,
-        _first_index: u64,
-        _max_refs: u32,
-    ) -> Result<pb::ManifestPage, FsError> {
-        Err(FsError::NotImplemented)
+        self.ids.incarnation()
     }
 
     /// What exists, the pending group included.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        self.counters
     }
-
-    /// What `StatFs` shall answer: capacity and free bytes of the nodes, divided by the replicas.
-    pub fn set_capacity(&mut self, _total_bytes: u64, _free_bytes: u64) {}
-
-    /// The storage nodes that were ever stored, with the state they were stored with.
-    pub fn nodes(&self) -> Result<Vec<Node>, EngineError> {
-        Ok(Vec::new())
-    }
-
-    /// Stores or replaces a storage node, in the pending group.
-    pub fn put_node(&mut self, _node: &Node) {}
-
-    /// Forgets a storage node, in the pending group.
-    pub fn remove_node(&mut self, _id: NodeId) {}
-
-    /// Placement groups that were written to fewer nodes than wanted (commits add them).
-    pub fn degraded_groups(&self) -> Vec<u32> {
-        Vec::new()
-    }
-
-    /// Takes a group off that list, in the pending group.
-    pub fn clear_degraded(&mut self, _group: u32) {}
 
     /// A consistent snapshot of what is committed, for other threads.
     pub fn view(&self) -> Result<View, EngineError> {
-        Ok(View {})
-    }
-}
-
-/// A consistent snapshot of the namespace.
-#[derive(Clone)]
-pub struct View {}
-
-impl View {
-    /// Walks depth first from `path` (empty: the whole tree).
-    pub fn walk(
-        &self,
-        _path: &str,
-        _with_refs: bool,
-    ) -> Result<impl Iterator<Item = Result<pb::WalkEntry, FsError>> + Send + use<>, FsError> {
-        Ok(std::iter::empty())
-    }
-
-    /// Checks everything against everything. `report` gets progress and findings about every 10,000
-    /// rows and once more at the end (`done`); it answers false to stop early.
-    pub fn fsck(
-        &self,
-        _report: &mut dyn FnMut(pb::FsckProgress) -> bool,
-    ) -> Result<(), EngineError> {
-        Ok(())
+        Ok(View::new(self.group.engine().snapshot()?, self.chunk_size))
     }
 }
