@@ -211,7 +211,7 @@ impl Report {
             "Files          {}, {}, {}; {} in all",
             units::plural(self.files, "file"),
             self.directories_text(),
-            units::plural(self.others, "other"),
+            units::plural(self.others, "link or special file"),
             units::bytes(self.logical_bytes)
         );
         println!(

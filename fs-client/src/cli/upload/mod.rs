@@ -101,9 +101,11 @@ impl Upload {
             store.make_dirs(&directory.target, 0o755).await?;
         }
         stream::iter(plan.files.iter().map(Ok::<_, Failure>))
-            .try_for_each_concurrent(AT_ONCE, |item| async move {
+            .try_for_each_concurrent(AT_ONCE, |item| async {
                 file::copy_in(store, item).await?;
-                self.say(&item.source, &item.target);
+                if plan.roots.contains(&item.target) {
+                    self.say(&item.source, &item.target, "");
+                }
                 Ok(())
             })
             .await?;
@@ -114,17 +116,15 @@ impl Upload {
         for directory in plan.directories.iter().rev() {
             file::set_directory(store, directory).await?;
             if plan.roots.contains(&directory.target) {
-                self.say(&directory.source, &directory.target);
+                self.say(&directory.source, &directory.target, " and all in it");
             }
         }
         Ok(())
     }
 
-    fn say(&self, source: &Path, target: &StorePath) {
-        if !self.quiet && !self.recursive {
-            println!("uploaded {} as {target}", source.display());
-        } else if !self.quiet && source.is_dir() {
-            println!("uploaded {} and all in it as {target}", source.display());
+    fn say(&self, source: &Path, target: &StorePath, extent: &str) {
+        if !self.quiet {
+            println!("uploaded {}{extent} as {target}", source.display());
         }
     }
 }
