@@ -19,6 +19,10 @@ mod hashing;
 mod pipe;
 mod put;
 mod puts;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -24,6 +24,10 @@ use super::{
 const PING: Duration = Duration::from_millis(1_000);
 /// Silence after which the connection is given up. A master that hangs for a moment keeps it.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Connect timeouts that a welcome may take: a master that has just started waits for its nodes first.
+const WELCOME: u32 = 3;
+/// How long the master may take to end the stream after we did.
+const FAREWELL: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -65,11 +69,11 @@ pub(super) async fn open(
         let first = frames.message().await?;
         Ok((frames, first))
     };
-    let (frames, first) = match timeout(config.connect_timeout, first).await {
+    let (frames, first) = match timeout(config.connect_timeout * WELCOME, first).await {
         Ok(Ok(opened)) => opened,
         Ok(Err(status)) => return Err(connect::refusal(config, &status)),
         Err(_) => {
-            let why = format!("no answer within {:?}", config.connect_timeout);
+            let why = "it does not welcome us to a session".to_owned();
             return Err(ConnectError::Unreachable { address: config.master.clone(), why });
         }
     };
@@ -197,7 +201,11 @@ async fn read(shared: &Shared, link: &mut Link) -> String {
                 wake(waker);
                 ping_at = Instant::now() + link.ping;
             }
-            () = shared.stop.notified() => return "closed".to_owned(),
+            () = shared.stop.notified() => {
+                let end = async { while let Ok(Some(_)) = link.frames.message().await {} };
+                let _ = timeout(FAREWELL, end).await;
+                return "closed".to_owned();
+            }
         }
     }
 }
@@ -218,7 +226,7 @@ fn take(shared: &Shared, frame: pb::ServerFrame) {
         }
         Some(Body::Pong(_) | Body::Welcome(_)) | None => {}
     }
-    let idle = state.log.is_idle();
+    let idle = state.closing && state.log.is_idle();
     // A reply moves the window and `acked_below`.
     let waker = state.wake();
     drop(state);

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - `seq` grows by one in the order of sending; `sent[i]` has seq `base + i`.
 //! - At most `window` frames of a connection are unanswered, and no new `seq` is `window` or more above
-//!   the lowest unanswered one.
+//!   the lowest unanswered mutation. Reads have no stored replies, so a slow one holds nothing up.
 //! - After a lost connection what is unanswered is sent again, in order. A new incarnation of the master
 //!   also gets what was answered but not known to be durable; `acked_below` steps back for those, so
 //!   that the master executes what it lost instead of taking it for settled.
@@ -27,6 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{debug, warn};
 
 use super::session::Answered;
+
+/// Most entries behind a read that is never answered.
+const SPAN: usize = 16_384;
 
 /// What a caller gets.
 pub(crate) type Outcome = Result<Answered, FsError>;
@@ -99,7 +102,7 @@ impl OpLog {
         self.base + self.sent.len() as u64
     }
 
-    /// Every reply with a smaller seq has arrived (from this incarnation, if it needs them anew).
+    /// Every stored reply with a smaller seq has arrived (from this incarnation, if it executes anew).
     pub(crate) fn acked_below(&self) -> u64 {
         self.acked_below
     }
@@ -115,7 +118,8 @@ impl OpLog {
 
     /// Nothing waits and nothing is unanswered.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.acked_below == self.next_seq()
+        let waits = |sent: &Sent| !matches!(sent.phase, Phase::Answered);
+        self.queue.is_empty() && !self.sent.iter().flatten().any(waits)
     }
 
     /// Appends an operation. Consecutive releases become one.
@@ -152,7 +156,7 @@ impl OpLog {
                 Phase::Answered => {}
             }
         }
-        if self.next_seq() - self.acked_below >= self.window {
+        if self.next_seq() - self.acked_below >= self.window || self.sent.len() >= SPAN {
             return None;
         }
         let queued = loop {
@@ -309,9 +313,11 @@ impl OpLog {
     fn settle(&mut self) {
         while self.acked_below < self.next_seq() {
             match &self.sent[self.index(self.acked_below)] {
-                None | Some(Sent { phase: Phase::Answered, .. }) => self.acked_below += 1,
+                None | Some(Sent { phase: Phase::Answered, .. }) => {}
+                Some(sent) if !is_mutation(&sent.op) => {}
                 Some(Sent { phase: Phase::Waiting(_) | Phase::Replaying, .. }) => break,
             }
+            self.acked_below += 1;
         }
         while let Some(None) = self.sent.front() {
             self.sent.pop_front();

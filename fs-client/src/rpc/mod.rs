@@ -13,7 +13,11 @@ pub mod connect;
 mod driver;
 mod log;
 mod outgoing;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 pub use admin::{Admin, CallError, NodeAdmin};
 pub use connect::ConnectError;

@@ -1,0 +1,302 @@
+//! Putting and getting against scripted nodes: dead, silent, slow, full and damaged ones.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cairn_proto::{ChunkError, ChunkRef, ClusterMap, NodeState};
+use futures_util::future::join_all;
+
+use super::{
+    Chunks, Stored,
+    scripted::{Mood, StorageNode},
+};
+use crate::{
+    config::ClientConfig,
+    rpc::{
+        Admin, Session,
+        scripted::{CHUNK_SIZE, Master},
+    },
+};
+
+struct Store {
+    master: Master,
+    nodes: Vec<StorageNode>,
+    session: Session,
+    config: ClientConfig,
+    chunks: Chunks,
+}
+
+impl Store {
+    async fn start(nodes: usize) -> Self {
+        Self::with(nodes, |config| config).await
+    }
+
+    async fn with(nodes: usize, adjust: impl Fn(ClientConfig) -> ClientConfig) -> Self {
+        let master = Master::start(None);
+        let nodes: Vec<_> =
+            (1..=nodes).map(|n| StorageNode::start(master.fs, &format!("node{n}"))).collect();
+        master.script().map = Some(map(1, &nodes, &[]));
+        let config = adjust(master.config());
+        let session = Session::connect(&config).await.unwrap();
+        let chunks = Chunks::new(session.clone(), &config);
+        Self { master, nodes, session, config, chunks }
+    }
+
+    /// A client of its own, with nothing in memory.
+    fn cold(&self) -> Chunks {
+        Chunks::new(self.session.clone(), &self.config)
+    }
+
+    fn map(&self, epoch: u64, down: &[usize]) -> ClusterMap {
+        map(epoch, &self.nodes, down)
+    }
+
+    async fn put_all(&self, count: u32) -> Vec<ChunkRef> {
+        let puts = (0..count).map(|n| self.chunks.put(data(n)));
+        join_all(puts).await.into_iter().map(|s| s.unwrap().chunk).collect()
+    }
+}
+
+fn map(epoch: u64, nodes: &[StorageNode], down: &[usize]) -> ClusterMap {
+    let state = |i| if down.contains(&i) { NodeState::Down } else { NodeState::Up };
+    let nodes = nodes.iter().enumerate().map(|(i, node)| node.entry(state(i))).collect();
+    ClusterMap { epoch, nodes, pg_bits: 10, replicas: 2, min_replicas: 1 }
+}
+
+fn data(n: u32) -> Bytes {
+    let mut data = vec![0x5a; CHUNK_SIZE as usize];
+    data[..4].copy_from_slice(&n.to_le_bytes());
+    data.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_goes_to_both_nodes_and_comes_back() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(100).await;
+    for node in &store.nodes {
+        let disk = node.disk();
+        assert_eq!(disk.chunks.len(), 100);
+        assert!(disk.puts.len() < 60, "joined into batches: {:?}", disk.puts);
+        assert!(disk.puts.iter().all(|n| *n <= 16));
+    }
+    let cold = store.cold();
+    let got = join_all(refs.iter().map(|chunk| cold.get(chunk))).await;
+    for (n, got) in (0..).zip(got) {
+        assert_eq!(got.unwrap(), data(n));
+    }
+    let asked: Vec<usize> = store.nodes.iter().map(|n| n.disk().gets.iter().sum()).collect();
+    assert_eq!(asked.iter().sum::<usize>(), 100, "once each: {asked:?}");
+    assert!(asked.iter().all(|n| *n > 20), "both are used: {asked:?}");
+    cold.get(&refs[0]).await.unwrap();
+    assert_eq!(store.nodes.iter().map(|n| n.disk().gets.iter().sum::<usize>()).sum::<usize>(), 100);
+    let stored = store.chunks.put(Bytes::from_static(b"x")).await.unwrap();
+    let expected = ChunkRef::plain(b"x");
+    assert_eq!(stored, Stored { chunk: expected, map_epoch: 1, degraded: None });
+    assert_eq!(store.chunks.put(Bytes::new()).await, Err(ChunkError::BadLength));
+    let large = Bytes::from(vec![0; CHUNK_SIZE as usize + 1]);
+    assert_eq!(store.chunks.put(large).await, Err(ChunkError::BadLength));
+    let admin = Admin::connect(&store.config).await.unwrap();
+    let node = admin.node(&store.nodes[0].entry(NodeState::Up)).unwrap();
+    let missing = ChunkRef::plain(b"never put").id;
+    assert_eq!(node.have(&[expected.id, missing], true).await.unwrap(), [Some(1), None]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_costs_writers_and_readers_almost_nothing() {
+    let mut store = Store::start(3).await;
+    let before = store.put_all(64).await;
+    store.master.script().after_report = Some(store.map(2, &[0]));
+    store.nodes[0].kill();
+    let began = Instant::now();
+    let puts = join_all((100..200).map(|n| store.chunks.put(data(n)))).await;
+    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    for stored in puts {
+        let stored = stored.unwrap();
+        assert_eq!(stored.degraded, None, "the third node takes its place");
+        let holders =
+            store.nodes[1..].iter().filter(|n| n.disk().chunks.contains_key(&stored.chunk.id));
+        assert_eq!(holders.count(), 2);
+    }
+    assert!(store.master.script().reports >= 1);
+    let cold = store.cold();
+    let began = Instant::now();
+    let got = join_all(before.iter().map(|chunk| cold.get(chunk))).await;
+    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(got.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_durable_is_not_sent_again_under_the_next_map() {
+    let mut store = Store::start(2).await;
+    store.nodes[0].kill();
+    store.master.script().after_report = Some(store.map(2, &[0]));
+    let stored = store.chunks.put(data(1)).await.unwrap();
+    let group = store.map(1, &[]).group(&stored.chunk.id);
+    assert_eq!((stored.map_epoch, stored.degraded), (2, Some(group)));
+    assert_eq!(store.nodes[1].disk().puts, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_is_given_up_soon() {
+    let store = Store::start(2).await;
+    let before = store.put_all(64).await;
+    store.nodes[0].set(Mood::Silent);
+    let cold = store.cold();
+    let began = Instant::now();
+    let got = join_all(before.iter().map(|chunk| cold.get(chunk))).await;
+    assert!(got.iter().all(Result::is_ok));
+    assert!(began.elapsed() < Duration::from_secs(1), "readers: {:?}", began.elapsed());
+    let began = Instant::now();
+    cold.inner.cache.get(&before[0].id);
+    let again = store.cold();
+    join_all(before.iter().map(|chunk| again.get(chunk))).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "readers again: {:?}", began.elapsed());
+
+    store.master.script().after_report = Some(store.map(2, &[0]));
+    let began = Instant::now();
+    let puts = join_all((100..140).map(|n| store.chunks.put(data(n)))).await;
+    assert!(puts.iter().all(|p| p.as_ref().is_ok_and(|s| s.degraded.is_some())));
+    assert!(began.elapsed() < Duration::from_secs(2), "writers: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_node_gets_company_and_is_avoided_afterwards() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(8).await;
+    store.nodes[1].set(Mood::Slow(Duration::from_millis(800)));
+    let cold = store.cold();
+    for chunk in &refs {
+        cold.get(chunk).await.unwrap();
+    }
+    let late: usize = store.nodes[1].disk().gets.iter().sum();
+    assert!(late <= 1, "asked once, then avoided: {late}");
+    // A working node that is only slow keeps its puts: nobody is skipped.
+    let began = Instant::now();
+    let stored = store.chunks.put(data(100)).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(800));
+    assert_eq!(stored.degraded, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_copy_is_never_returned() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(32).await;
+    store.nodes[0].set(Mood::Damaged);
+    let cold = store.cold();
+    for (n, got) in (0..).zip(join_all(refs.iter().map(|chunk| cold.get(chunk))).await) {
+        assert_eq!(got.unwrap(), data(n));
+    }
+    assert!(!store.nodes[0].disk().gets.is_empty(), "the damaged node was asked");
+    store.nodes[1].set(Mood::Damaged);
+    assert_eq!(store.cold().get(&refs[0]).await, Err(ChunkError::Damaged));
+    let lies = ChunkRef { stored_len: 5, logical_len: 5, ..refs[1] };
+    assert_eq!(cold.get(&lies).await, Err(ChunkError::Damaged), "the cache knows another length");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_nobody_has_is_not_found_at_once() {
+    let store = Store::start(3).await;
+    let began = Instant::now();
+    assert_eq!(store.chunks.get(&ChunkRef::plain(b"nowhere")).await, Err(ChunkError::NotFound));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(store.nodes.iter().all(|n| n.disk().gets == [1]), "all were asked once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_all_nodes_dead_it_ends_at_the_deadline() {
+    let mut store =
+        Store::with(2, |c| ClientConfig { deadline: Duration::from_millis(1500), ..c }).await;
+    let refs = store.put_all(1).await;
+    store.nodes.iter_mut().for_each(StorageNode::kill);
+    let cold = store.cold();
+    let began = Instant::now();
+    let (got, put) = tokio::join!(cold.get(&refs[0]), cold.put(data(9)));
+    assert_eq!(got, Err(ChunkError::Unreachable));
+    assert_eq!(put, Err(ChunkError::Unreachable));
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(1400) && took < Duration::from_secs(3), "{took:?}");
+    store.master.push_map(&store.map(2, &[0, 1]));
+    let mut watch = store.session.watch_map();
+    watch.wait_for(|m| m.epoch == 2).await.unwrap();
+    assert_eq!(cold.put(data(10)).await, Err(ChunkError::TooFewNodes));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_within_the_deadline_is_used() {
+    let mut store = Store::start(2).await;
+    let refs = store.put_all(1).await;
+    let chunk = store.nodes[1].disk().chunks.clone();
+    store.nodes.iter_mut().for_each(StorageNode::kill);
+    let cold = store.cold();
+    let waiting = tokio::spawn(async move { cold.get(&refs[0]).await });
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let back = StorageNode::start(store.master.fs, "node2");
+    back.disk().chunks = chunk;
+    let mut map = store.map(2, &[0]);
+    map.nodes[1].port = back.address.port();
+    store.master.push_map(&map);
+    assert_eq!(waiting.await.unwrap().unwrap(), data(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_is_no_dead_node() {
+    let store = Store::start(2).await;
+    store.nodes[0].set(Mood::Full);
+    let began = Instant::now();
+    assert_eq!(store.chunks.put(data(1)).await, Err(ChunkError::NoSpace));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(store.master.script().reports, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fetch_serves_all_and_outlives_the_first_caller() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(1).await;
+    for node in &store.nodes {
+        node.set(Mood::Slow(Duration::from_millis(100)));
+    }
+    let cold = store.cold();
+    let first = tokio::spawn({
+        let (cold, chunk) = (cold.clone(), refs[0]);
+        async move { cold.get(&chunk).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let others = join_all((0..10).map(|_| cold.get(&refs[0])));
+    first.abort();
+    assert!(others.await.iter().all(|got| got.as_ref().is_ok_and(|d| *d == data(0))));
+    let asked: usize = store.nodes.iter().map(|n| n.disk().gets.iter().sum::<usize>()).sum();
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_ahead_fills_the_cache_within_its_budget() {
+    let store =
+        Store::with(2, |c| ClientConfig { download_bytes: 40 * CHUNK_SIZE as usize, ..c }).await;
+    let refs = store.put_all(64).await;
+    let cold = store.cold();
+    cold.prefetch(refs.iter().copied());
+    for _ in 0..200 {
+        if (0..20).all(|n| cold.cached(&refs[n].id).is_some()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let held = refs.iter().filter(|chunk| cold.cached(&chunk.id).is_some()).count();
+    assert_eq!(held, 20, "half of the download budget");
+    let asked = || store.nodes.iter().map(|n| n.disk().gets.iter().sum::<usize>()).sum::<usize>();
+    assert_eq!(asked(), 20);
+    cold.get(&refs[3]).await.unwrap();
+    assert_eq!(asked(), 20, "from memory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uploads_stay_within_their_budget() {
+    let store =
+        Store::with(2, |c| ClientConfig { upload_bytes: 4 * CHUNK_SIZE as usize, ..c }).await;
+    for node in &store.nodes {
+        node.set(Mood::Slow(Duration::from_millis(20)));
+    }
+    store.put_all(24).await;
+    let most = store.nodes.iter().flat_map(|n| n.disk().puts.clone()).max().unwrap();
+    assert!(most <= 4, "{most} chunks in one batch");
+}
