@@ -15,3 +15,5 @@ mod service;
 mod session;
 mod sync_thread;
 pub mod tables;
+#[cfg(test)]
+mod testing;
