@@ -280,14 +280,9 @@ async fn what_is_posted_is_sent_before_the_end() {
     session.post(release(4));
     let clone = session.clone();
     session.close().await;
-    let script = master.script();
-    assert!(
-        script
-            .heard
-            .iter()
-            .any(|f| matches!(&f.body, Some(Body::Op(op)) if op.kind == Some(release(4))))
-    );
-    drop(script);
+    let released =
+        |f: &pb::ClientFrame| matches!(&f.body, Some(Body::Op(op)) if op.kind == Some(release(4)));
+    assert!(master.script().heard.iter().any(released));
     assert_eq!(call(&clone, get_attr(1)).await, Err(FsError::Stale));
 }
 
