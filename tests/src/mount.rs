@@ -21,8 +21,8 @@ use crate::{
 /// When the kernel does not show its mounts.
 pub fn is_mounted(path: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("Linux shows its mounts");
-    let wanted = path.to_str().expect("test paths are UTF-8");
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(wanted))
+    let wanted = path.to_str().expect("test paths are UTF-8").replace(' ', "\\040");
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
 }
 
 /// Takes away whatever is mounted at `path`, in use or not, dead or alive.

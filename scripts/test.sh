@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# The one test command: format, lints, unit tests, release build, and every suite with real processes and
+# real mounts. On a bare machine with Rust and a C compiler it installs what is missing (as root, with
+# apt); otherwise it says what to install. `scripts/test.sh [FILTER]` runs only the suites' tests whose
+# names contain FILTER. CAIRN_TEST_SCALE=10 makes the random suites ten times as long.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+FILTER=${1:-}
+RESULTS=()
+FAILED=0
+BEGAN=$SECONDS
+
+say() { printf '\n== %s\n' "$*"; }
+
+# step NAME COMMAND...: runs it, remembers how it went, and goes on.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then
+    RESULTS+=("ok      $name ($((SECONDS - began)) s)")
+  else
+    RESULTS+=("FAILED  $name ($((SECONDS - began)) s)")
+    FAILED=$((FAILED + 1))
+  fi
+}
+
+finish() {
+  say "summary"
+  printf '%s\n' "${RESULTS[@]}"
+  if [ "$FAILED" -eq 0 ]; then
+    echo "All green after $(((SECONDS - BEGAN) / 60)) min $(((SECONDS - BEGAN) % 60)) s."
+  else
+    echo "$FAILED of ${#RESULTS[@]} steps failed."
+  fi
+  exit $((FAILED > 0))
+}
+
+# --- what has to be there ---
+
+missing_packages() {
+  local pair
+  for pair in cc:gcc git:git sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3; do
+    command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+  done
+  python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+install_missing() {
+  local missing
+  missing=$(missing_packages | tr '\n' ' ')
+  [ -z "$missing" ] && return 0
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    say "installing $missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+  else
+    echo "Some programs are missing. Install them with: sudo apt-get install $missing" >&2
+    exit 1
+  fi
+}
+
+prepare() {
+  command -v cargo >/dev/null || {
+    echo "cargo is missing: install Rust with 'curl https://sh.rustup.rs -sSf | sh' and open a new shell" >&2
+    exit 1
+  }
+  install_missing
+  [ -e /dev/fuse ] || {
+    echo "/dev/fuse is missing: run 'modprobe fuse' (in a container: --device /dev/fuse --cap-add SYS_ADMIN)" >&2
+    exit 1
+  }
+}
+
+# The Python client's packages, in an environment of their own.
+python_packages() {
+  local python=$TARGET/python/bin/python3
+  if ! "$python" -c 'import grpc, grpc_tools' 2>/dev/null; then
+    python3 -m venv "$TARGET/python" && "$TARGET/python/bin/pip" install -q grpcio grpcio-tools
+  fi
+  export CAIRN_TEST_PYTHON=$python
+}
+
+# --- suites ---
+
+# Nothing of an interrupted run stays mounted.
+sweep_mounts() {
+  local path
+  { grep -o " $SCRATCH/[^ ]*" /proc/self/mountinfo || true; } | sort -ru | while read -r path; do
+    umount -l "$path" 2>/dev/null || fusermount3 -uz "$path" 2>/dev/null || true
+  done
+  rm -rf "$SCRATCH"
+}
+
+# suite NAME THREADS MINUTES: one test program of tests/tests, with a time limit of its own.
+suite() {
+  timeout --kill-after=20 "$3m" \
+    cargo test -q -p cairn-tests --test "$1" -- --test-threads "$2" ${FILTER:+"$FILTER"}
+}
+
+unit_tests() {
+  cargo test -q --workspace --exclude cairn-tests && cargo test -q -p cairn-tests --lib
+}
+
+release_build() { cargo build --release -p cairn-master -p cairn-storage -p cairn-client; }
+
+failpoint_build() {
+  cargo build -p cairn-master -p cairn-storage --features cairn-master/failpoints,cairn-storage/failpoints \
+    --target-dir "$TARGET/failpoints"
+}
+
+main() {
+  prepare
+  export CARGO_TARGET_DIR=$TARGET CAIRN_BIN_DIR=$TARGET/release
+  export CAIRN_FAILPOINT_BIN_DIR=$TARGET/failpoints/debug
+  SCRATCH=$TARGET/scratch
+  sweep_mounts
+  mkdir -p "$SCRATCH"
+  trap sweep_mounts EXIT
+  if [ -z "$FILTER" ]; then
+    step "format" cargo fmt --all --check
+    step "lints" cargo clippy -q --workspace --all-targets -- -D warnings
+    step "unit tests" unit_tests
+  fi
+  step "release build" release_build
+  step "build with crash points" failpoint_build
+  step "Python packages" python_packages
+  export TMPDIR=$SCRATCH
+  step "house rules" suite tidy 2 2
+  step "fault disk" suite powercut 2 4
+  step "without a mount" suite plain 2 8
+  step "mounted" suite mount 2 12
+  step "faults" suite faults 2 8
+  step "crashes" suite crash 2 14
+  finish
+}
+
+main
