@@ -261,6 +261,8 @@ impl<C: Cargo> Pipe<C> {
                     Ok(Some(reply)) => {
                         if let Some(items) = self.landed(C::seq(&reply)) {
                             self.cargo.settle(items, reply).await;
+                            // While we were busy the node was not silent.
+                            self.lock().heard = Instant::now();
                         }
                     }
                     Ok(None) => return End::Broken,

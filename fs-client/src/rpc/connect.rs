@@ -91,6 +91,10 @@ pub(crate) async fn greet_master(
     let request = pb::HelloRequest { version: VERSION, features: FEATURES, fs_uuid: "".into() };
     let hello = match tokio::time::timeout(config.connect_timeout, client.hello(request)).await {
         Ok(Ok(hello)) => hello.into_inner(),
+        // We were connected, so this is not the network's word.
+        Ok(Err(status)) if status.code() == Code::Unavailable && status.source().is_some() => {
+            return Err(not_cairn("it ended the connection instead of answering".to_owned()));
+        }
         Ok(Err(status)) => return Err(refusal(config, &status)),
         Err(_) => {
             let why = format!("no answer within {:?}", config.connect_timeout);
