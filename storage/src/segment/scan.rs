@@ -2,9 +2,10 @@
 //!
 //! Where no valid frame lies, the walk goes on at the next place where one does. What is found after
 //! such a gap, and everything in a segment that was never sealed, counts only if the payload hashes to
-//! its id: a frame may have reached the disk without its payload.
+//! its id: a frame may have reached the disk without its payload. In a segment that was never sealed
+//! such a frame is erased, since once the segment is sealed its frames are believed.
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use cairn_proto::ChunkId;
 
@@ -13,7 +14,7 @@ use super::{
     format::{ALIGN, FRAME_LEN, Frame, RECORD_MAGIC, record_len},
     set::Segment,
 };
-use crate::disk::read_full;
+use crate::disk::{read_full, write_full};
 
 const WINDOW: usize = 1024 * 1024;
 
@@ -37,6 +38,8 @@ pub struct Scan<'a> {
     end: u64,
     /// Bytes that were passed over between good records.
     skipped: u64,
+    /// A frame was erased; the file is to be synced.
+    erased: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -46,8 +49,16 @@ impl<'a> Scan<'a> {
     /// Whatever the disk answers.
     pub fn new(segment: &'a Segment, from: u64, sealed: bool) -> io::Result<Self> {
         let len = segment.file.len()?;
-        let verify_all = !sealed;
-        Ok(Self { segment, len, at: from, verify_all, after_gap: false, end: from, skipped: 0 })
+        Ok(Self {
+            segment,
+            len,
+            at: from,
+            verify_all: !sealed,
+            after_gap: false,
+            end: from,
+            skipped: 0,
+            erased: false,
+        })
     }
 
     /// One past the last good record so far.
@@ -58,6 +69,17 @@ impl<'a> Scan<'a> {
     /// Bytes without good records between good records so far.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// Makes what was erased durable. To be called before what was found is relied on.
+    ///
+    /// # Errors
+    /// Whatever the disk answers.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.erased) {
+            self.segment.file.sync()?;
+        }
+        Ok(())
     }
 
     /// The next record; `None` when there is none up to the end of the file.
@@ -78,6 +100,11 @@ impl<'a> Scan<'a> {
             };
             let at = Location { segment: self.segment.id, offset: self.at, len: frame.len };
             if (self.verify_all || self.after_gap) && !self.payload_is_good(&frame)? {
+                if self.verify_all {
+                    let zeros = [0; FRAME_LEN];
+                    write_full(&*self.segment.file, &mut [IoSlice::new(&zeros)], self.at)?;
+                    self.erased = true;
+                }
                 self.at += ALIGN;
                 self.after_gap = true;
                 continue;

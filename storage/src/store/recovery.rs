@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 use super::index::{Entry, Index, IndexError};
 use crate::segment::{
     SegmentId,
-    format::HEADER_LEN,
+    format::{BadHeader, HEADER_LEN},
     scan::Scan,
     set::{Segment, SegmentError, SegmentSet},
     writer::{SegmentShape, SegmentWriter},
@@ -70,7 +70,7 @@ pub fn recover(
                 newest = Some((segment, end));
             }
             // One unreadable header must not keep the other segments' chunks away.
-            Err(SegmentError::Header(super::super::segment::format::BadHeader::Damaged)) => {
+            Err(SegmentError::Header(BadHeader::Damaged)) => {
                 tracing::error!(segment = %id, "its header is damaged: its chunks are lost here");
                 newest = None;
             }
@@ -120,6 +120,7 @@ fn catch_up(
             chunks += 1;
         }
         if found.len() >= ENTRIES_PER_BATCH || (record.is_none() && !found.is_empty()) {
+            scan.sync()?;
             index.publish(&found, &BTreeMap::from([(segment.id, scan.end())]))?;
             found.clear();
         }
