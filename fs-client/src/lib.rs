@@ -1,11 +1,14 @@
 //! The client library: what the mount and the command line stand on.
 //!
 //! From bottom to top: [`rpc`] (the master) and [`chunks`] (the storage nodes) move bytes;
-//! [`file`] is the content of one file; [`vfs`] the file system without FUSE.
+//! [`file`] is the content of one file; [`vfs`] the file system without FUSE; [`fuse`] shows it to the
+//! kernel, and [`daemon`] runs that for a mount. [`cli`] is what people type.
 
 pub mod chunks;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod file;
+pub mod fuse;
 pub mod rpc;
 pub mod vfs;

@@ -11,9 +11,11 @@ mod failure;
 mod fsck;
 mod list;
 mod mkdir;
+mod mount;
 mod rm;
 mod status;
 mod store;
+mod umount;
 mod units;
 mod upload;
 mod verify;
@@ -40,6 +42,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    Mount(mount::Mount),
+    Umount(umount::Umount),
     Upload(upload::Upload),
     Download(download::Download),
     List(list::List),
@@ -56,6 +60,8 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let connection = self.connection;
         let outcome = match self.verb {
+            Verb::Mount(verb) => verb.run(&connection),
+            Verb::Umount(verb) => verb.run(),
             Verb::Upload(verb) => finish(verb.run(&connection)),
             Verb::Download(verb) => finish(verb.run(&connection)),
             Verb::List(verb) => finish(verb.run(&connection)),

@@ -1,0 +1,296 @@
+//! `cairn mount`: show the store as a directory.
+//!
+//! Without `--foreground` the process starts itself once more as the daemon and waits until that says,
+//! on its standard output, that the mount is there, or why it is not.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Mutex,
+};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::{connection::Connection, failure::Failure};
+use crate::{
+    daemon::{self, Settings},
+    fuse::{MountSettings, mount_table},
+};
+
+/// Show the store as a directory
+#[derive(Args, Debug)]
+pub struct Mount {
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Stay in the foreground, for service managers
+    #[arg(long)]
+    foreground: bool,
+
+    /// Write the daemon's process number to this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+
+    /// Append the daemon's log to this file (in the foreground it goes to standard error otherwise)
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+
+    /// Bytes of chunks to keep in memory for reading again
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
+    cache_size: usize,
+
+    /// Bytes that may be written and not be stored yet
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
+    dirty_size: usize,
+
+    /// Let other users use the mount (root always does)
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Let nothing be changed through this mount
+    #[arg(long)]
+    read_only: bool,
+
+    /// Mount though the directory is not empty, and hide what is in it
+    #[arg(long)]
+    nonempty: bool,
+
+    /// The process is the daemon that `cairn mount` started.
+    #[arg(long, hide = true)]
+    detached: bool,
+}
+
+/// What the daemon says when the mount is there.
+const READY: &str = "mounted";
+
+impl Mount {
+    /// # Errors
+    /// Why there is no mount.
+    pub fn run(mut self, connection: &Connection) -> Result<bool, Failure> {
+        self.dir = mount_point(&self.dir, self.nonempty)?;
+        if self.foreground || self.detached {
+            return self.serve(connection);
+        }
+        self.start_daemon()
+    }
+
+    /// Starts the daemon and waits for its word.
+    fn start_daemon(&self) -> Result<bool, Failure> {
+        let cannot = |e: io::Error| Failure::new(format!("cannot start the mount daemon: {e}"));
+        let program = std::env::current_exe().map_err(cannot)?;
+        let (mut reader, writer) = io::pipe().map_err(cannot)?;
+        // The same command line, so that the daemon reads it as this process did; the mount point
+        // once more in full, so that `cairn umount` knows it again.
+        let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        if let Some(dir) = arguments.iter_mut().rev().find(|a| is_same_dir(Path::new(a), &self.dir))
+        {
+            *dir = self.dir.clone().into();
+        }
+        let mut child = Command::new(program)
+            .args(arguments)
+            .arg("--detached")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(writer))
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(cannot)?;
+        let mut said = String::new();
+        reader.read_to_string(&mut said).map_err(cannot)?;
+        match said.trim() {
+            READY => {
+                println!("{} is mounted", self.dir.display());
+                Ok(true)
+            }
+            "" => {
+                let status = child.wait().map_err(cannot)?;
+                Err(Failure::new(format!("the mount daemon ended before it was ready ({status})")))
+            }
+            sentence => Err(Failure::new(sentence)),
+        }
+    }
+
+    /// Is the daemon.
+    fn serve(self, connection: &Connection) -> Result<bool, Failure> {
+        let result = self.prepare(connection).and_then(|(settings, pid_file)| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+            let at = settings.mount.at.clone();
+            let ready = || {
+                if let Some(pid_file) = &pid_file {
+                    pid_file.write();
+                }
+                if self.detached {
+                    let _ = writeln!(io::stdout(), "{READY}");
+                    close_stdout();
+                } else {
+                    println!("{} is mounted", at.display());
+                }
+            };
+            let result = runtime.block_on(daemon::serve(settings, ready));
+            runtime.shutdown_background();
+            result.map_err(|e| Failure::new(e.to_string()))
+        });
+        match result {
+            Ok(()) => Ok(true),
+            Err(failure) if self.detached => {
+                tracing::error!("{failure}");
+                // The process that waits for the word shows it; after the word nobody listens.
+                let _ = writeln!(io::stdout(), "{failure}");
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn prepare(&self, connection: &Connection) -> Result<(Settings, Option<PidFile>), Failure> {
+        self.start_log()?;
+        check_device()?;
+        let root = rustix::process::geteuid().is_root();
+        let mut client = connection.config(&session_name(&self.dir))?;
+        client.cache_bytes = self.cache_size;
+        let settings = Settings {
+            client,
+            dirty_bytes: self.dirty_size,
+            mount: MountSettings {
+                at: self.dir.clone(),
+                source: format!("cairn:{}", connection.master),
+                allow_other: self.allow_other || root,
+                read_only: self.read_only,
+            },
+        };
+        let pid_file = self.pid_file.as_deref().map(PidFile::new).transpose()?;
+        if self.detached {
+            // Its own session, so that closing the terminal does not end it; and no directory that it
+            // would keep busy.
+            let _ = rustix::process::setsid();
+            rustix::process::chdir("/")
+                .map_err(|e| Failure::new(format!("cannot enter /: {e}")))?;
+        }
+        Ok((settings, pid_file))
+    }
+
+    fn start_log(&self) -> Result<(), Failure> {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+        match &self.log_file {
+            Some(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = file.map_err(|e| {
+                    Failure::new(format!("cannot write the log {}: {e}", path.display()))
+                })?;
+                log.with_ansi(false).with_writer(Mutex::new(file)).init();
+            }
+            None => log.with_ansi(false).with_writer(io::stderr).init(),
+        }
+        Ok(())
+    }
+}
+
+/// Holds the number of this process while it runs.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn new(path: &Path) -> Result<Self, Failure> {
+        let path = std::path::absolute(path).map_err(|e| Failure::new(e.to_string()))?;
+        File::create(&path)
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    fn write(&self) {
+        if let Err(error) = fs::write(&self.0, format!("{}\n", std::process::id())) {
+            tracing::error!(path = %self.0.display(), %error, "cannot write the process number");
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // It may have been removed by whoever stops services.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Checks `dir` and answers it in full. A dead mount there is taken away first.
+fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
+    let shown = dir.display();
+    let full = full_path(dir).map_err(|e| {
+        Failure::new(format!("{shown}: {e}; make the directory first: mkdir -p {shown}"))
+    })?;
+    if let Some(mount) = mount_table::find(&full) {
+        match fs::symlink_metadata(&full) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+                super::umount::detach(&full)?;
+                eprintln!("cairn: {shown}: took away a mount whose daemon is gone");
+            }
+            _ if mount.is_cairn() => {
+                return Err(Failure::new(format!(
+                    "{shown}: {} is mounted there already; to end that: cairn umount {shown}",
+                    mount.source
+                )));
+            }
+            _ => {}
+        }
+    }
+    let metadata = fs::metadata(&full).map_err(|e| {
+        Failure::new(format!("{shown}: {e}; make the directory first: mkdir -p {shown}"))
+    })?;
+    if !metadata.is_dir() {
+        return Err(Failure::new(format!("{shown} is no directory")));
+    }
+    let mut entries = fs::read_dir(&full).map_err(|e| Failure::new(format!("{shown}: {e}")))?;
+    if !nonempty && entries.next().is_some() {
+        return Err(Failure::new(format!(
+            "{shown} is not empty: take an empty directory, or hide what is in it with --nonempty"
+        )));
+    }
+    Ok(full)
+}
+
+/// `path` without symbolic links, also when a dead mount is at its end.
+pub(super) fn full_path(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+            let path = std::path::absolute(path)?;
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+                _ => Err(e),
+            }
+        }
+        full => full,
+    }
+}
+
+fn is_same_dir(argument: &Path, dir: &Path) -> bool {
+    full_path(argument).is_ok_and(|full| full == dir)
+}
+
+fn check_device() -> Result<(), Failure> {
+    let remedy = "load the kernel's FUSE module: modprobe fuse; in a container, pass the device on: --device /dev/fuse --cap-add SYS_ADMIN";
+    match fs::metadata("/dev/fuse") {
+        Ok(device) if device.file_type().is_char_device() => Ok(()),
+        Ok(_) => Err(Failure::new(format!("/dev/fuse is no device: {remedy}"))),
+        Err(e) => Err(Failure::new(format!("/dev/fuse: {e}: {remedy}"))),
+    }
+}
+
+/// How `cairn status` shows this mount.
+fn session_name(dir: &Path) -> String {
+    let host = rustix::system::uname();
+    format!("{}:{}", host.nodename().to_string_lossy(), dir.display())
+}
+
+/// Whoever waits for our word sees the end of it.
+fn close_stdout() {
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}

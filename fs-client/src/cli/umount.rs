@@ -1,0 +1,166 @@
+//! `cairn umount`: end a mount.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use clap::Args;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    mount::{UnmountFlags, unmount},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{failure::Failure, mount::full_path};
+use crate::fuse::mount_table;
+
+/// How long to wait for the daemon to store what is left.
+const DAEMON_END: Duration = Duration::from_secs(60);
+/// Most processes that are named when a mount is in use.
+const NAMED_USERS: usize = 8;
+
+/// End a mount
+#[derive(Args, Debug)]
+pub struct Umount {
+    /// Where the store is mounted
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Take the mount away from those who use it: it vanishes now, and ends when they are done
+    #[arg(long)]
+    lazy: bool,
+}
+
+impl Umount {
+    /// # Errors
+    /// When nothing is mounted there, or it is in use.
+    pub fn run(self) -> Result<bool, Failure> {
+        let shown = self.dir.display();
+        let full = full_path(&self.dir).map_err(|e| Failure::new(format!("{shown}: {e}")))?;
+        match mount_table::find(&full) {
+            Some(mount) if mount.is_cairn() => {}
+            Some(mount) => {
+                return Err(Failure::new(format!(
+                    "{shown} is no mount of Cairn but one of {}: use umount",
+                    mount.kind
+                )));
+            }
+            None => return Err(Failure::new(format!("nothing is mounted at {shown}"))),
+        }
+        let daemon = daemon_of(&full);
+        if self.lazy || is_dead(&full) {
+            detach(&full)?;
+        } else {
+            take_away(&full)?;
+        }
+        match daemon {
+            Some(daemon) if !self.lazy => wait_for_end(daemon),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Takes the mount at `full` away, in use or not.
+///
+/// # Errors
+/// When the system refuses.
+pub(super) fn detach(full: &Path) -> Result<(), Failure> {
+    match unmount(full, UnmountFlags::DETACH) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => helper(full, &["-u", "-z"]),
+        Err(e) => Err(Failure::new(format!("cannot unmount {}: {e}", full.display()))),
+    }
+}
+
+fn take_away(full: &Path) -> Result<(), Failure> {
+    match unmount(full, UnmountFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => helper(full, &["-u"]),
+        Err(Errno::BUSY) => Err(Failure::new(format!(
+            "{} is in use{}: end what uses it and try again, or take it away with: cairn umount --lazy {}",
+            full.display(),
+            users_of(full),
+            full.display()
+        ))),
+        Err(e) => Err(Failure::new(format!("cannot unmount {}: {e}", full.display()))),
+    }
+}
+
+/// Ordinary users unmount with FUSE's own program.
+fn helper(full: &Path, options: &[&str]) -> Result<(), Failure> {
+    let output = Command::new("fusermount3").args(options).arg("--").arg(full).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(Failure::new(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(e) => Err(Failure::new(format!(
+            "cannot unmount {} without being root: fusermount3: {e}; install fuse3",
+            full.display()
+        ))),
+    }
+}
+
+fn is_dead(full: &Path) -> bool {
+    fs::symlink_metadata(full).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// The process `cairn mount .. FULL ..`, if it was started with the full path, as the one in the
+/// background always is.
+fn daemon_of(full: &Path) -> Option<Pid> {
+    processes().find(|pid| {
+        let Ok(line) = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())) else {
+            return false;
+        };
+        let mut arguments = line.split(|b| *b == 0);
+        let ours = arguments.next().is_some_and(|a| a == b"cairn" || a.ends_with(b"/cairn"));
+        let rest: Vec<_> = arguments.collect();
+        ours && rest.contains(&&b"mount"[..]) && rest.contains(&full.as_os_str().as_bytes())
+    })
+}
+
+/// Waits until the daemon has stored what was left and is gone.
+fn wait_for_end(daemon: Pid) -> Result<bool, Failure> {
+    let Ok(pidfd) = pidfd_open(daemon, PidfdFlags::empty()) else { return Ok(true) };
+    let patience = Timespec::try_from(DAEMON_END).expect("a minute is a time");
+    let mut events = [PollFd::new(&pidfd, PollFlags::IN)];
+    match poll(&mut events, Some(&patience)) {
+        Ok(0) => Err(Failure::new(format!(
+            "unmounted, but the mount daemon (process {}) is still storing what was written: its log says more",
+            daemon.as_raw_nonzero()
+        ))),
+        Ok(_) | Err(_) => Ok(true),
+    }
+}
+
+/// `: by PID (NAME), ..`, or nothing when it cannot be seen.
+fn users_of(full: &Path) -> String {
+    let users: Vec<String> = processes()
+        .filter(|pid| uses(*pid, full))
+        .take(NAMED_USERS)
+        .map(|pid| {
+            let pid = pid.as_raw_nonzero();
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("{pid} ({})", name.trim())
+        })
+        .collect();
+    if users.is_empty() { String::new() } else { format!(" by {}", users.join(", ")) }
+}
+
+fn uses(pid: Pid, full: &Path) -> bool {
+    let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let within = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(full));
+    if ["cwd", "root", "exe"].iter().any(|name| within(place.join(name))) {
+        return true;
+    }
+    let Ok(fds) = fs::read_dir(place.join("fd")) else { return false };
+    fds.flatten().any(|fd| within(fd.path()))
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+}

@@ -1,0 +1,23 @@
+//! FUSE: the kernel's requests become calls of [`crate::vfs::Vfs`], their results become replies.
+//!
+//! This layer decodes and answers; it decides nothing about files. What can be answered from memory is
+//! answered on the session's thread, everything else by a task that owns the reply ([`tasks`]); no
+//! session thread ever waits. A task that panics answers EIO ([`answer`]), one that takes too long answers EIO
+//! or, when its caller was told to stop, EINTR ([`patience`]).
+//!
+//! fuser 0.18 passes no FUSE_INTERRUPT on, and the kernel waits for the reply even of a process that
+//! was killed; so [`patience`] looks for signals itself.
+
+pub mod adapter;
+pub mod answer;
+pub mod attr;
+mod flags;
+mod init;
+pub mod listing;
+pub mod mount_table;
+pub mod patience;
+pub mod session;
+pub mod tasks;
+
+pub use session::{MountSettings, Mounted};
+pub use tasks::Adapter;

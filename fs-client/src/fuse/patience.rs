@@ -1,0 +1,99 @@
+//! How long an operation may take, and when its caller no longer wants it.
+
+use std::{
+    fs,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use cairn_proto::FsError;
+use tokio::time::timeout;
+
+/// How often a waiting operation looks whether its caller was told to stop.
+const STEP: Duration = Duration::from_millis(250);
+
+/// Signals with which people and shells end programs, also those that handle them.
+const STOPPING: u64 =
+    bit(libc::SIGINT) | bit(libc::SIGTERM) | bit(libc::SIGQUIT) | bit(libc::SIGHUP);
+/// Signals that stop a program without ending it.
+const PAUSING: u64 =
+    bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
+
+/// The result of `work`, within `limit` and while process `pid` wants it.
+///
+/// # Errors
+/// `TimedOut`, `Interrupted`; `work` is dropped then.
+pub async fn within<T>(
+    pid: u32,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, FsError> {
+    let started = Instant::now();
+    let mut work = pin!(work);
+    loop {
+        if let Ok(value) = timeout(STEP, &mut work).await {
+            return Ok(value);
+        }
+        if started.elapsed() >= limit {
+            return Err(FsError::TimedOut);
+        }
+        if told_to_stop(pid) {
+            return Err(FsError::Interrupted);
+        }
+    }
+}
+
+fn told_to_stop(pid: u32) -> bool {
+    pid != 0 && fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| stops(&s))
+}
+
+/// Whether a process with this `/proc/PID/status` has been told to end.
+fn stops(status: &str) -> bool {
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
+    };
+    let pending = mask("SigPnd:") | mask("ShdPnd:");
+    let deliverable = pending & !mask("SigBlk:") & !mask("SigIgn:");
+    let deadly = deliverable & !mask("SigCgt:") & !PAUSING;
+    (deadly | deliverable & STOPPING) != 0
+}
+
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pending: u64, blocked: u64, ignored: u64, caught: u64) -> String {
+        format!(
+            "Name:\tcat\nSigQ:\t0/95\nSigPnd:\t{:016x}\nShdPnd:\t{pending:016x}\nSigBlk:\t{blocked:016x}\n\
+             SigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n",
+            0
+        )
+    }
+
+    #[test]
+    fn only_signals_that_end_a_program_stop_it() {
+        let (int, kill, alarm) = (bit(libc::SIGINT), bit(libc::SIGKILL), bit(libc::SIGALRM));
+        assert!(!stops(&status(0, 0, 0, 0)));
+        assert!(stops(&status(kill, 0, 0, 0)));
+        assert!(stops(&status(int, 0, 0, 0)));
+        assert!(stops(&status(int, 0, 0, int)), "a handler for Ctrl+C wants to run");
+        assert!(!stops(&status(int, int, 0, 0)), "blocked");
+        assert!(!stops(&status(int, 0, int, 0)), "ignored");
+        assert!(stops(&status(alarm, 0, 0, 0)), "deadly by default");
+        assert!(!stops(&status(alarm, 0, 0, alarm)), "a timer's handler can wait");
+        assert!(!stops(&status(bit(libc::SIGTSTP), 0, 0, 0)), "Ctrl+Z ends nothing");
+        assert!(!stops("nonsense"));
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_dropped() {
+        let never = std::future::pending::<()>();
+        assert_eq!(within(0, Duration::from_millis(1), never).await, Err(FsError::TimedOut));
+        assert_eq!(within(0, Duration::from_millis(1), async { 7 }).await, Ok(7));
+    }
+}

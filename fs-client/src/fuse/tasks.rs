@@ -1,0 +1,121 @@
+//! How an operation is run: in a task that owns the reply, with a limit, and with an answer whatever
+//! happens.
+
+use std::{
+    ffi::OsStr, os::unix::ffi::OsStrExt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
+
+use cairn_proto::{FileName, FsError, Ino};
+use fuser::{INodeNo, Request};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
+use super::{
+    answer::{Answer, send},
+    patience::within,
+};
+use crate::vfs::{Caller, Vfs};
+
+/// Waits inside an operation have the deadline; this much more is left for its own work.
+const SLACK: Duration = Duration::from_secs(2);
+/// Operations that take as long as they make progress are ended after this many deadlines.
+const PROGRESS: u32 = 20;
+
+/// Answers the kernel; see [`super::adapter`].
+pub struct Adapter {
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) runtime: Handle,
+    deadline: Duration,
+}
+
+impl Adapter {
+    /// Answers from `vfs` with tasks on `runtime`.
+    pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration) -> Self {
+        Self { vfs, runtime, deadline }
+    }
+
+    /// Answers with the result of a task, within the deadline.
+    pub(super) fn task<A, F>(
+        &self,
+        req: &Request,
+        reply: A,
+        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
+    ) where
+        A: Answer,
+        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
+    {
+        self.spawn(req, reply, self.deadline + SLACK, work);
+    }
+
+    /// Answers with the result of a task that may take as long as it makes progress.
+    pub(super) fn long_task<A, F>(
+        &self,
+        req: &Request,
+        reply: A,
+        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
+    ) where
+        A: Answer,
+        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
+    {
+        self.spawn(req, reply, self.deadline * PROGRESS, work);
+    }
+
+    fn spawn<A, F>(
+        &self,
+        req: &Request,
+        reply: A,
+        limit: Duration,
+        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
+    ) where
+        A: Answer,
+        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
+    {
+        let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
+        let vfs = Arc::clone(&self.vfs);
+        self.runtime.spawn(async move {
+            let work = AssertUnwindSafe(async { work(vfs, caller).await }).catch_unwind();
+            let result = match within(caller.pid, limit, work).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_panic)) => {
+                    tracing::error!("an operation panicked; its caller got an I/O error");
+                    Err(FsError::Io)
+                }
+                Err(error) => Err(error),
+            };
+            send(reply, result);
+        });
+    }
+
+    /// As [`Adapter::task`], for operations on a name.
+    pub(super) fn named<A, F>(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: A,
+        work: impl FnOnce(Arc<Vfs>, Caller, Ino, FileName) -> F + Send + 'static,
+    ) where
+        A: Answer,
+        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
+    {
+        match (ino(parent), FileName::try_from(name.as_bytes())) {
+            (Ok(parent), Ok(name)) => {
+                self.task(req, reply, move |vfs, caller| work(vfs, caller, parent, name));
+            }
+            (Err(error), _) | (_, Err(error)) => send(reply, Err(error)),
+        }
+    }
+
+    /// An entry that the kernel will remember; `made`: it was made a moment ago.
+    pub(super) fn remember(vfs: &Vfs, ino: Ino, made: bool) {
+        vfs.inodes().looked_up(ino);
+        if made {
+            vfs.inodes().has_no_xattrs(ino);
+        }
+    }
+}
+
+/// Inode 0 is no inode.
+pub(super) fn ino(number: INodeNo) -> Result<Ino, FsError> {
+    Ino::new(number.0).ok_or(FsError::InvalidArgument)
+}
