@@ -94,7 +94,7 @@ impl ChunkClient {
 
     async fn get_from(&self, node: &Node, id: ChunkId) -> Result<Bytes, ChunkError> {
         let mut client = self.client(node)?;
-        let request = pb::GetChunkRequest { chunk_id: id.to_string().into() };
+        let request = pb::GetChunkRequest { chunk_id: id.to_string() };
         let answer = within(client.get_chunk(Request::new(request))).await?;
         if id.verify(&answer.data) { Ok(answer.data) } else { Err(ChunkError::Damaged) }
     }
@@ -107,7 +107,7 @@ impl ChunkClient {
         data: Bytes,
     ) -> Result<(), ChunkError> {
         let mut client = self.client(node)?;
-        let request = pb::PutChunkRequest { chunk_id: id.to_string().into(), data };
+        let request = pb::PutChunkRequest { chunk_id: id.to_string(), data };
         within(client.put_chunk(Request::new(request))).await.map(|_| ())
     }
 }

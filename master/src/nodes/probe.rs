@@ -40,11 +40,7 @@ impl Prober {
     pub(crate) async fn answers(&self, node: &Node) -> bool {
         let mut result = self.join_or_start(node);
         // An error means that the probe's task is gone, which happens only when the runtime stops.
-        let answer = match result.wait_for(Option::is_some).await {
-            Ok(answer) => answer.unwrap_or(false),
-            Err(_) => false,
-        };
-        answer
+        result.wait_for(Option::is_some).await.is_ok_and(|answer| *answer == Some(true))
     }
 
     fn join_or_start(&self, node: &Node) -> watch::Receiver<Option<bool>> {
