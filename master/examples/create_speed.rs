@@ -51,9 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         move || {
             while !stop.load(Relaxed) {
                 std::thread::sleep(Duration::from_millis(100));
-                if let Err(error) = syncer.sync() {
-                    return Err(error);
-                }
+                syncer.sync()?;
             }
             Ok(())
         }

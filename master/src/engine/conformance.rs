@@ -113,7 +113,8 @@ fn random_batches_match_a_map(engine: &dyn Engine) {
         for _ in 0..rng.next_u32() % 20 {
             let key =
                 bytes(&rng.next_u32().to_be_bytes()[2..][..1 + (rng.next_u32() % 2) as usize]);
-            let value = (rng.next_u32() % 3 > 0).then(|| bytes(&rng.next_u64().to_be_bytes()));
+            let value =
+                (!rng.next_u32().is_multiple_of(3)).then(|| bytes(&rng.next_u64().to_be_bytes()));
             match &value {
                 Some(value) => model.insert(key.clone(), value.clone()),
                 None => model.remove(&key),

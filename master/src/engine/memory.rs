@@ -105,10 +105,11 @@ impl Iterator for Scan {
     type Item = Result<Pair, EngineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.page.len() == 0 && !self.end {
-            if let Err(error) = self.next_page() {
-                return Some(Err(error));
-            }
+        if self.page.len() == 0
+            && !self.end
+            && let Err(error) = self.next_page()
+        {
+            return Some(Err(error));
         }
         self.page.next().map(Ok)
     }

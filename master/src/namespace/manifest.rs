@@ -59,6 +59,11 @@ impl Runs {
         Ok(())
     }
 
+    fn finished(mut self, at: u64) -> pb::ManifestPage {
+        self.page.end = true;
+        self.stopped(at)
+    }
+
     fn stopped(mut self, at: u64) -> pb::ManifestPage {
         self.page.next_index = at;
         self.page
@@ -87,7 +92,10 @@ pub(in crate::namespace) fn page(
     }
     let mut segments_left = PAGE_SEGMENTS;
     let mut list = first / SEGMENT_REFS / LIST_SEGMENTS;
-    while total > INLINE_REFS {
+    if total <= INLINE_REFS {
+        return Ok(runs.finished(total.max(first)));
+    }
+    loop {
         let lists = source.page(&Table::Lists.of_from(ino, list), LIST_PAGE)?;
         let Some((last, _)) = lists.last().cloned() else { break };
         for (key, value) in lists {
@@ -110,8 +118,7 @@ pub(in crate::namespace) fn page(
         }
         list = source::second(&last)?.saturating_add(1);
     }
-    runs.page.end = true;
-    Ok(runs.stopped(total.max(first)))
+    Ok(runs.finished(total.max(first)))
 }
 
 impl Namespace {

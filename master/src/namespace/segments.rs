@@ -32,7 +32,6 @@ pub(super) enum Home {
 
 impl Home {
     /// Where chunk `index` lies, and in which slot.
-    #[expect(clippy::cast_possible_truncation, reason = "a slot is below 128")]
     pub(super) const fn of(index: u64) -> (Self, usize) {
         if index < INLINE_REFS {
             (Self::Inode, index as usize)
@@ -50,7 +49,6 @@ pub(super) struct Part {
 }
 
 /// The place of segment `number` in the lists of `ino`.
-#[expect(clippy::cast_possible_truncation, reason = "a slot is below 64")]
 const fn list_slot(number: u64) -> (u64, u32) {
     (number / LIST_SEGMENTS, (number % LIST_SEGMENTS) as u32)
 }

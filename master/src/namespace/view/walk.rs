@@ -64,7 +64,7 @@ impl Walk {
     }
 
     fn inode(&mut self, ino: u64) -> Result<InodeRow, FsError> {
-        Ok(source::row(&mut self.source, &keys::inode(ino))?.ok_or(FsError::Stale)?)
+        source::row(&mut self.source, &keys::inode(ino))?.ok_or(FsError::Stale)
     }
 
     fn next_entry(&mut self) -> Result<Option<pb::WalkEntry>, FsError> {
