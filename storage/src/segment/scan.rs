@@ -86,7 +86,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// Whatever the disk answers.
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn next_record(&mut self) -> io::Result<Option<Found>> {
         loop {
             let Some(frame) = self.frame_at(self.at)? else {
                 match self.search(self.at + ALIGN)? {

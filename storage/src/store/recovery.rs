@@ -114,7 +114,7 @@ fn catch_up(
     let mut found = Vec::new();
     let mut chunks = 0u64;
     loop {
-        let record = scan.next()?;
+        let record = scan.next_record()?;
         if let Some(record) = record {
             found.push((record.frame.id, Entry { at: record.at, epoch: record.frame.epoch }));
             chunks += 1;

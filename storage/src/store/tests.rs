@@ -99,7 +99,7 @@ impl Rig {
 fn chunk(seed: u64) -> (ChunkId, Bytes) {
     let mut random = Random::new(seed);
     let len = 1 + random.below(u64::from(CHUNK_SIZE));
-    let data: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+    let data: Vec<u8> = (0..len).map(|_| random.draw() as u8).collect();
     (ChunkId::of(&data), data.into())
 }
 
