@@ -48,9 +48,10 @@ fn two_writers_of_one_file_do_not_lose_each_others_bytes() {
         assert!(wait_for(Duration::from_secs(5), || mounts[1].join("shared").exists()));
         std::thread::scope(|scope| {
             for (n, mount) in mounts.iter().enumerate() {
+                let path = mount.join("shared");
                 scope.spawn(move || {
                     use std::os::unix::fs::FileExt as _;
-                    let file = fs::File::options().write(true).open(mount.join("shared")).unwrap();
+                    let file = fs::File::options().write(true).open(&path).unwrap();
                     let byte = [b'a' + u8::try_from(n).unwrap(); 100];
                     for at in (0..400_000u64).step_by(200) {
                         file.write_all_at(&byte, at + 100 * n as u64).unwrap();
@@ -82,10 +83,10 @@ fn appends_of_two_mounts_never_overlap() {
         assert!(wait_for(Duration::from_secs(5), || mounts[1].join("log").exists()));
         std::thread::scope(|scope| {
             for (n, mount) in mounts.iter().enumerate() {
+                let path = mount.join("log");
                 scope.spawn(move || {
                     for i in 0..100 {
-                        let mut log =
-                            fs::File::options().append(true).open(mount.join("log")).unwrap();
+                        let mut log = fs::File::options().append(true).open(&path).unwrap();
                         writeln!(log, "{n} {i:05}").unwrap();
                         log.sync_all().unwrap();
                     }
