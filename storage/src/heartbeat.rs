@@ -118,7 +118,8 @@ impl Heartbeat {
         };
         *heard = true;
         tracing::info!(master = %self.master, "registered with the master");
-        let mut ticks = ticker(REPORT_MS_DEFAULT);
+        let mut report_ms = REPORT_MS_DEFAULT;
+        let mut ticks = ticker(report_ms);
         loop {
             tokio::select! {
                 () = stopping.wait() => {
@@ -127,8 +128,10 @@ impl Heartbeat {
                 }
                 order = orders.message() => match order? {
                     Some(order) => {
-                        if order.report_ms != 0 {
-                            ticks = ticker(order.report_ms);
+                        // A new ticker fires at once, and each report is answered by an order.
+                        if order.report_ms != 0 && order.report_ms != report_ms {
+                            report_ms = order.report_ms;
+                            ticks = ticker(report_ms);
                         }
                         self.obey(order).await;
                     }
