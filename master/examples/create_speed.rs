@@ -15,7 +15,10 @@ use std::{
 
 use cairn_master::{
     clock::SystemClock,
-    engine::fjall::{FjallEngine, Options},
+    engine::{
+        EngineError,
+        fjall::{FjallEngine, Options},
+    },
     namespace::{Namespace, Origin, Params},
 };
 use cairn_proto::pb;
@@ -53,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 std::thread::sleep(Duration::from_millis(100));
                 syncer.sync()?;
             }
-            Ok(())
+            Ok::<(), EngineError>(())
         }
     });
     let started = Instant::now();
