@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Batch, Direction, Engine, EngineError, KeyRange, Pairs, Reader};
+use super::{Batch, Direction, Engine, EngineError, KeyRange, Pairs, Reader, journal_tail};
 
 /// Bounds of the engine's memory.
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +62,21 @@ pub struct FjallEngine {
 impl FjallEngine {
     /// Opens the engine in `directory`, which is made when it does not exist.
     pub fn open(directory: &Path, options: Options) -> Result<Self, EngineError> {
-        let database = Database::builder(directory)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(JOURNALS_BYTES)
-            .worker_threads(2)
-            .open()
-            .map_err(convert)?;
+        let open = || {
+            Database::builder(directory)
+                .cache_size(options.cache_bytes)
+                .max_journaling_size(JOURNALS_BYTES)
+                .worker_threads(2)
+                .open()
+        };
+        let database = match open() {
+            Err(fjall::Error::JournalRecovery(why)) => {
+                cut_torn_journal(directory, &why)?;
+                open()
+            }
+            opened => opened,
+        }
+        .map_err(convert)?;
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
         let rows = database.keyspace("rows", create).map_err(convert)?;
         let fence = database.keyspace("fence", create).map_err(convert)?;
@@ -103,25 +112,9 @@ impl FjallEngine {
         Ok(())
     }
 
-    fn newest_journal(&self) -> io::Result<Option<PathBuf>> {
-        let mut newest: Option<(u64, PathBuf)> = None;
-        for entry in std::fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            let number = path
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse::<u64>().ok());
-            if let Some(number) = number
-                && newest.as_ref().is_none_or(|(n, _)| *n < number)
-            {
-                newest = Some((number, path));
-            }
-        }
-        Ok(newest.map(|(_, path)| path))
-    }
-
     fn sync_journal(&self) -> io::Result<()> {
         loop {
-            let Some(path) = self.newest_journal()? else {
+            let Some(path) = newest_journal(&self.directory)? else {
                 return Err(io::Error::other("the metadata directory has no journal"));
             };
             match File::open(&path) {
@@ -132,6 +125,34 @@ impl FjallEngine {
             }
         }
     }
+}
+
+fn newest_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse::<u64>().ok());
+        if let Some(number) = number
+            && newest.as_ref().is_none_or(|(n, _)| *n < number)
+        {
+            newest = Some((number, path));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+fn cut_torn_journal(directory: &Path, why: &dyn std::fmt::Display) -> Result<(), EngineError> {
+    let Some(journal) = newest_journal(directory).map_err(EngineError::Io)? else { return Ok(()) };
+    let aside = directory.parent().unwrap_or(directory);
+    if let Some(copy) = journal_tail::cut(&journal, aside).map_err(EngineError::Io)? {
+        tracing::warn!(
+            journal = %journal.display(), copy = %copy.display(), %why,
+            "cut what a power loss tore off the end of the journal; the copy is as it was"
+        );
+    }
+    Ok(())
 }
 
 impl Reader for FjallEngine {
@@ -328,5 +349,62 @@ mod tests {
             engine.commit(Batch { writes: [(key, Some(value))].into() }, 1).unwrap();
             engine.sync().unwrap();
         }
+    }
+
+    /// The files as a power loss leaves them, with one page of the newest journal never written.
+    fn copy_torn(from: &Path, to: &Path, lost_page: u64) {
+        use std::os::unix::fs::FileExt;
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                std::fs::create_dir_all(&target).unwrap();
+                copy_torn(&entry.path(), &target, lost_page);
+            } else {
+                std::fs::copy(entry.path(), &target).unwrap();
+                if target.extension().is_some_and(|extension| extension == "jnl") {
+                    let file = std::fs::OpenOptions::new().write(true).open(&target).unwrap();
+                    file.write_all_at(&[0; 4096], lost_page * 4096).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_a_power_loss_swallowed_leaves_a_prefix() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("meta");
+        let engine = FjallEngine::open(&path, Options::default()).unwrap();
+        for i in 0..200u64 {
+            let writes = (0..3u64).map(|j| {
+                let key = [i.to_be_bytes(), j.to_be_bytes()].concat();
+                (Bytes::from(key), Some(Bytes::from(vec![i as u8 + 1; 9000])))
+            });
+            engine.commit(Batch { writes: writes.collect() }, 1).unwrap();
+        }
+        let mut cut = 0;
+        for lost_page in [0, 1, 17, 50, 101, 200] {
+            let torn = root.path().join(format!("torn{lost_page}/meta"));
+            std::fs::create_dir_all(&torn).unwrap();
+            copy_torn(&path, &torn, lost_page);
+            let engine = FjallEngine::open(&torn, Options::default()).unwrap();
+            let range =
+                KeyRange { from: std::ops::Bound::Unbounded, to: std::ops::Bound::Unbounded };
+            let rows: Vec<_> = engine.scan(range, Direction::Forward).map(Result::unwrap).collect();
+            assert_eq!(rows.len() % 3, 0, "whole batches");
+            assert!(rows.len() as u64 * 9000 <= lost_page * 4096, "nothing behind the gap");
+            assert!(rows.len() as u64 * 9100 + 30_000 >= lost_page * 4096, "all before it");
+            for (n, (key, _)) in rows.iter().enumerate() {
+                assert_eq!(key[..8], (n as u64 / 3).to_be_bytes());
+            }
+            let copy = torn.parent().unwrap().join("torn-0.jnl");
+            cut += u32::from(copy.exists());
+            let writes = [(Bytes::from_static(b"x"), Some(Bytes::new()))].into();
+            engine.commit(Batch { writes }, 1).unwrap();
+            drop(engine);
+            let engine = FjallEngine::open(&torn, Options::default()).unwrap();
+            assert!(engine.get(b"x").unwrap().is_some());
+        }
+        assert!(cut > 0, "fjall alone would have refused to start");
     }
 }

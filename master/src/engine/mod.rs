@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod conformance;
 pub mod fjall;
+mod journal_tail;
 pub mod memory;
 
 use std::{collections::BTreeMap, io, ops::Bound, sync::Arc};
