@@ -50,7 +50,7 @@ impl Config {
             reserve: None,
             token_file: None,
             segment_bytes: SEGMENT_BYTES,
-            put_bytes: 64 * 1024 * 1024,
+            put_bytes: 32 * 1024 * 1024,
             get_bytes: 32 * 1024 * 1024,
             index_cache: 32 * 1024 * 1024,
         }

@@ -1,5 +1,6 @@
 //! A node against a master that comes late, restarts, belongs elsewhere. The master here answers the
 //! two calls that a node makes and writes down what it is told.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use std::{net::SocketAddr, path::Path, pin::Pin, time::Duration};
 

@@ -1,4 +1,5 @@
 //! A real node and a real gRPC client in one process: streams, plain calls, bad input, restarts.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use std::{
     fs,

@@ -15,7 +15,7 @@
 //! Lock order: `writing` is the only lock; it is held over read-change-write of entries.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     ops::Bound,
     path::Path,
@@ -151,9 +151,9 @@ impl Index {
     ) -> Result<(), IndexError> {
         let _writing = self.lock();
         let mut totals = self.totals();
-        let mut fresh = BTreeMap::new();
+        let mut seen = HashSet::with_capacity(entries.len());
         for (id, entry) in entries {
-            if fresh.insert(*id, entry.at.len).is_none() && self.get(id)?.is_none() {
+            if seen.insert(id) && self.get(id)?.is_none() {
                 totals.chunks += 1;
                 totals.bytes += u64::from(entry.at.len);
             }
