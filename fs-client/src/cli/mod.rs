@@ -4,21 +4,21 @@
 //! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense.
 #![expect(clippy::print_stdout, reason = "printing is what a command line is for")]
 
-mod cat;
-mod connection;
-mod download;
-mod failure;
-mod fsck;
-mod list;
-mod mkdir;
-mod mount;
-mod rm;
-mod status;
-mod store;
-mod umount;
-mod units;
-mod upload;
-mod verify;
+pub mod cat;
+pub mod connection;
+pub mod download;
+pub mod failure;
+pub mod fsck;
+pub mod list;
+pub mod mkdir;
+pub mod mount;
+pub mod rm;
+pub mod status;
+pub mod store;
+pub mod umount;
+pub mod units;
+pub mod upload;
+pub mod verify;
 
 use std::process::ExitCode;
 

@@ -42,7 +42,6 @@ impl DirtyChunk {
             }
             self.data[from..to].copy_from_slice(bytes);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "within a chunk, whose size is a u32")]
         self.ranges.insert(start, to as u32);
     }
 

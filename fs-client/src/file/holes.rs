@@ -71,7 +71,7 @@ impl File {
         let first = offset.div_ceil(chunk);
         // A last chunk that the file ends in is whole for this purpose.
         let last = if end == size { end.div_ceil(chunk) } else { end / chunk };
-        if first > last || (first == last && offset % chunk != 0) {
+        if first > last || (first == last && !offset.is_multiple_of(chunk)) {
             self.zero(origin, offset, end).await?;
             return self.flush().await;
         }

@@ -104,7 +104,6 @@ impl ManifestCache {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "less than PAGE_REFS")]
 const fn within(index: u64) -> usize {
     (index % PAGE_REFS) as usize
 }

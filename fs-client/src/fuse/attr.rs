@@ -23,7 +23,6 @@ pub fn to_fuse(attr: &Attr) -> FileAttr {
         ctime: to_system(attr.ctime),
         crtime: to_system(attr.btime),
         kind: kind(attr.kind()),
-        #[expect(clippy::cast_possible_truncation, reason = "the permission bits are 12")]
         perm: (attr.mode & 0o7777) as u16,
         nlink: attr.nlink,
         uid: attr.uid,

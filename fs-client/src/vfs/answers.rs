@@ -63,7 +63,6 @@ pub fn unexpected(kind: &Kind) -> FsError {
 }
 
 /// For an answer with nonsense in it.
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 pub fn nonsense(malformed: Malformed) -> FsError {
     tracing::error!(%malformed, "the master's answer makes no sense");
     FsError::Protocol

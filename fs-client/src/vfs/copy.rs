@@ -41,7 +41,7 @@ impl Vfs {
         let chunk = u64::from(self.chunk_size());
         let to_the_end = from_offset + len == src_size && to_offset + len >= dst_size;
         let whole = if to_the_end { len } else { len / chunk * chunk };
-        if from_offset % chunk == 0 && to_offset % chunk == 0 && whole > 0 {
+        if from_offset.is_multiple_of(chunk) && to_offset.is_multiple_of(chunk) && whole > 0 {
             let attr = self.clone_range(&src, from_offset, &dst, to_offset, whole).await?;
             dst.file().resized(attr);
             return Ok(whole);
@@ -50,7 +50,6 @@ impl Vfs {
         let to_border = chunk - from_offset % chunk;
         let alike = from_offset % chunk == to_offset % chunk;
         let len = if alike && len > to_border { to_border } else { len.min(COPY_MAX) };
-        #[expect(clippy::cast_possible_truncation, reason = "at most a chunk or COPY_MAX")]
         let data = self.read(from, from_offset, len as usize).await?;
         let origin = Origin { caller: dst.caller, kill_suid_sgid: false };
         dst.file().write(origin, to_offset, &data).await?;

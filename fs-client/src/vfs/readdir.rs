@@ -23,7 +23,6 @@ impl Vfs {
     ///
     /// # Errors
     /// None today; a directory that is gone or is none is found out by the first read.
-    #[expect(clippy::unused_async, reason = "the same shape as the other verbs")]
     pub async fn opendir(&self, ino: Ino) -> Result<Fh, FsError> {
         Ok(self.handles.add_dir(Arc::new(OpenDir { ino, page: Mutex::new(None) })))
     }
