@@ -307,7 +307,7 @@ cmd_mount() {
   fi
   [ -d "$dir" ] || mounted "$dir" || mkdir -p "$dir"
   printf '%s\n' "$dir" >"$RUN/$name.path"
-  "$BIN/cairn" mount "$dir" --pid-file "$RUN/$name.pid" --log-file "$LOG/$name.log" </dev/null ||
+  "$BIN/cairn" mount "$dir" --pid-file "$RUN/$name.pid" --log-file "$LOG/$name.log" </dev/null >/dev/null ||
     { rm -f "$RUN/$name.path"; die "could not mount at $dir; the log is $LOG/$name.log"; }
   say "Mounted at $dir. Use it like any directory; afterwards: $ME umount $dir"
 }

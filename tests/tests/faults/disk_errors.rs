@@ -54,8 +54,9 @@ fn a_node_whose_disk_cannot_sync_acknowledges_nothing_and_the_other_carries_on()
         fs::write(mount.join("before"), Rng::new(1).bytes(1 << 20)).unwrap();
         sh(mount.path(), 30, "sync before");
         disks[0].plan(Fault { step: Step::Sync, after: 0, times: u64::MAX, errno: libc::EIO });
-        fs::write(mount.join("after"), Rng::new(2).bytes(1 << 20)).unwrap();
-        sh(mount.path(), 60, "sync after");
+        let mut after = File::create(mount.join("after")).unwrap();
+        after.write_all(&Rng::new(2).bytes(1 << 20)).unwrap();
+        after.sync_all().unwrap();
         assert!(disks[0].hits() > 0, "the fault was never met");
         drop(mount);
         let mount = cluster.mount();

@@ -45,7 +45,7 @@ fn appending_dd_in_the_middle_and_truncation() {
     same_as_locally(
         "seq 100000 >log; for i in $(seq 100); do echo \"line $i\" >>log; done
          cp log mid; printf 'MIDDLE' | dd of=mid bs=1 seek=65533 conv=notrunc status=none
-         seq 300000 | dd of=mid bs=4096 seek=7 count=20 conv=notrunc iflag=fullblock status=none
+         seq 300000 >src; dd if=src of=mid bs=4096 seek=7 count=20 conv=notrunc status=none
          cp log down; truncate -s 70001 down; cp down up; truncate -s 500000 up
          truncate -s 10 up; truncate -s 70000 up; printf end >>up
          truncate -s 3000000 hole; printf x | dd of=hole bs=1 seek=1500000 conv=notrunc status=none
