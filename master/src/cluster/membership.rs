@@ -16,6 +16,8 @@ use cairn_proto::{Node, NodeId, NodeState, limits::NODES_MAX, pb};
 use thiserror::Error;
 
 const GIB: u64 = 1 << 30;
+/// How long a node that was not reachable stays suspect although it reports.
+const DISTRUST: Duration = Duration::from_secs(3);
 
 /// One report stream of a node; a node that connects again has a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,11 @@ impl Member {
     /// Whether the node was registered by a call and has no report stream.
     pub(crate) fn is_foreign(&self) -> bool {
         self.node.name.is_empty()
+    }
+
+    /// Whether a probe shall tell how it is.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.is_foreign() || self.distrusted_until.is_some()
     }
 
     fn silence(&self, now: Instant) -> Duration {
@@ -259,11 +266,14 @@ impl Membership {
         Ok(())
     }
 
-    /// A probe of a node that was registered by a call.
+    /// A probe says whether the node can be reached: all there is to go by for one that was registered
+    /// by a call, and the end or the continuation of distrust.
     pub(crate) fn probed(&mut self, id: NodeId, alive: bool, now: Instant) {
-        if let Some(member) = self.members.get_mut(&id.0)
-            && member.is_foreign()
-        {
+        let Some(member) = self.members.get_mut(&id.0) else { return };
+        if member.distrusted_until.is_some() {
+            member.distrusted_until = (!alive).then(|| now + DISTRUST);
+        }
+        if member.is_foreign() {
             if alive {
                 member.voucher = Voucher::Probe;
                 member.heard = now;
@@ -272,14 +282,15 @@ impl Membership {
                 member.voucher = Voucher::None;
             }
             member.awaited = false;
-            self.settle(id, now);
         }
+        self.settle(id, now);
     }
 
-    /// The node could not be reached although it reports: suspect until `until`.
-    pub(crate) fn distrust(&mut self, id: NodeId, until: Instant, now: Instant) {
+    /// The node could not be reached although it reports: suspect until a probe succeeds or, when none
+    /// is made, for a few seconds.
+    pub(crate) fn distrust(&mut self, id: NodeId, now: Instant) {
         if let Some(member) = self.members.get_mut(&id.0) {
-            member.distrusted_until = Some(until);
+            member.distrusted_until = Some(now + DISTRUST);
             self.settle(id, now);
         }
     }
@@ -438,10 +449,17 @@ mod tests {
         let t = Instant::now();
         let mut m = Membership::new(PATIENCE, vec![], t);
         m.report(LinkId(1), node(1, 9001), None, t).unwrap();
-        m.distrust(node(1, 0).id, t + ms(3000), t);
+        let id = node(1, 0).id;
+        m.distrust(id, t);
         m.report(LinkId(1), node(1, 9001), None, t + ms(2900)).unwrap();
         assert_eq!(state(&m, 1), NodeState::Suspect);
         m.report(LinkId(1), node(1, 9001), None, t + ms(3000)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Up);
+        m.distrust(id, t + ms(3000));
+        m.probed(id, false, t + ms(3500));
+        m.report(LinkId(1), node(1, 9001), None, t + ms(6400)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Suspect, "a failed probe prolongs it");
+        m.probed(id, true, t + ms(6400));
         assert_eq!(state(&m, 1), NodeState::Up);
     }
 

@@ -14,7 +14,7 @@ use crate::{
     op_thread::{CallError, OpQueue},
 };
 
-/// How often nodes without a stream are probed and the capacity is added up.
+/// How often doubtful nodes are probed and the capacity is added up.
 const SURVEY: Duration = Duration::from_millis(500);
 /// Pause after a map could not be stored.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ async fn publish(cluster: &Cluster, ops: &OpQueue, nodes: Vec<Node>) -> Result<(
     Ok(())
 }
 
-/// Lets time pass for the members, probes those without a stream, adds up the capacity.
+/// Lets time pass for the members, probes the doubtful, adds up the capacity.
 pub(crate) async fn time(cluster: Arc<Cluster>, ops: OpQueue) {
     let suspect_after = cluster.patience.suspect_after;
     let period = (suspect_after / 10).clamp(Duration::from_millis(10), Duration::from_millis(200));
@@ -94,7 +94,7 @@ pub(crate) async fn time(cluster: Arc<Cluster>, ops: OpQueue) {
             continue;
         }
         surveyed = Instant::now();
-        suspicion::probe_foreign(&cluster);
+        suspicion::probe_doubtful(&cluster);
         let capacity = capacity(&cluster);
         if capacity != known {
             let (total, free) = capacity;

@@ -1,13 +1,10 @@
 //! Looking for oneself: a client reports a node, or a node has no stream that would speak for it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use cairn_proto::{Node, NodeId};
 
 use super::{Cluster, membership::Refusal};
-
-/// How long a node that was not reachable stays suspect although it reports.
-const DISTRUST: Duration = Duration::from_secs(3);
 
 /// A client cannot reach the node `id`. Returns when the master has made up its mind; if it agrees, a
 /// new map is on its way.
@@ -23,16 +20,16 @@ pub(crate) async fn reported(cluster: &Cluster, id: NodeId) {
         return;
     }
     if !fresh || !cluster.prober.answers(&node).await {
-        cluster.with(|members, now| members.distrust(id, now + DISTRUST, now));
+        cluster.with(|members, now| members.distrust(id, now));
     }
 }
 
-/// Probes the nodes that were registered by a call.
-pub(crate) fn probe_foreign(cluster: &Arc<Cluster>) {
-    let foreign: Vec<Node> = cluster.with(|members, _| {
-        members.members().filter(|m| m.is_foreign()).map(|m| m.node.clone()).collect()
+/// Probes the nodes that were registered by a call, and those that were not reachable last time.
+pub(crate) fn probe_doubtful(cluster: &Arc<Cluster>) {
+    let doubtful: Vec<Node> = cluster.with(|members, _| {
+        members.members().filter(|m| m.is_doubtful()).map(|m| m.node.clone()).collect()
     });
-    for node in foreign {
+    for node in doubtful {
         let cluster = Arc::clone(cluster);
         tokio::spawn(async move {
             let alive = cluster.prober.answers(&node).await;

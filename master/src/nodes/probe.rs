@@ -10,7 +10,7 @@ use std::{
 };
 
 use cairn_proto::{
-    Node, NodeId,
+    Node,
     handshake::Greeting,
     pb::{self, storage_service_client::StorageServiceClient},
     transport,
@@ -21,7 +21,8 @@ use tonic::Code;
 /// How long a node has to answer.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
-type Running = HashMap<NodeId, watch::Receiver<Option<bool>>>;
+/// By address.
+type Running = HashMap<String, watch::Receiver<Option<bool>>>;
 
 /// Probes nodes, each at most once at a time.
 #[derive(Clone, Debug)]
@@ -45,15 +46,16 @@ impl Prober {
 
     fn join_or_start(&self, node: &Node) -> watch::Receiver<Option<bool>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(result) = running.get(&node.id) {
+        let address = node.address();
+        if let Some(result) = running.get(&address) {
             return result.clone();
         }
         let (sender, result) = watch::channel(None);
-        running.insert(node.id, result.clone());
-        let (prober, id, address) = (self.clone(), node.id, node.address());
+        running.insert(address.clone(), result.clone());
+        let prober = self.clone();
         tokio::spawn(async move {
             let alive = timeout(PROBE_TIMEOUT, prober.ask(&address)).await.unwrap_or(false);
-            prober.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            prober.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
             sender.send_replace(Some(alive));
         });
         result

@@ -3,7 +3,10 @@
 //! The nodes are asked about every chunk first, which also protects the chunks from being collected:
 //! a manifest never names a chunk that too few nodes hold.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use cairn_proto::{
     ChunkError, ChunkId, ChunkRef, ClusterMap, Node, NodeId, NodeState, manifest::CODEC_PLAIN, pb,
@@ -26,7 +29,7 @@ type Holdings = HashMap<ChunkId, Holding>;
 impl Service {
     /// Checks the chunks with the nodes, then makes or replaces the file in one piece.
     pub(super) async fn announce(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         request: pb::ManifestRequest,
     ) -> Result<pb::ManifestResponse, Status> {
         let path = file_path::check(&request.filename)?.to_owned();
@@ -41,14 +44,16 @@ impl Service {
         let (holdings, silent) = self.holdings(&map, &ids).await;
         let refs = references(&ids, &holdings, &silent, self.format.chunk_size, &map)?;
         // A plain client keeps no log, so what it is told must hold.
-        self.ops.call(true, move |namespace| namespace.announce(&path, refs)).await??;
+        let name = path.clone();
+        let made = self.ops.call(true, move |namespace| namespace.announce(&name, refs)).await?;
+        made.map_err(|error| status::from_fs(error, format!("{path}: {error}")))?;
         Ok(pb::ManifestResponse { status: "ok".into() })
     }
 
     /// Who holds what: the targets are asked first, then the others about what is missing. Also the
     /// names of nodes that did not answer.
     async fn holdings(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         map: &ClusterMap,
         ids: &[ChunkId],
     ) -> (Holdings, Vec<String>) {
@@ -79,14 +84,14 @@ impl Service {
     }
 
     async fn ask(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         questions: impl Iterator<Item = (Node, Vec<ChunkId>)>,
         holdings: &mut Holdings,
         silent: &mut Vec<String>,
     ) {
         let mut answers = JoinSet::new();
         for (node, ids) in questions {
-            let service = std::sync::Arc::clone(self);
+            let service = Arc::clone(self);
             answers.spawn(async move {
                 let lengths = service.chunks.have(&node, &ids).await;
                 (node, ids, lengths)

@@ -20,5 +20,7 @@ mod tests;
 pub(crate) const WINDOW: u32 = 1024;
 /// Operations unanswered at which a stream is ended: room for a client that sends its log again.
 pub(crate) const WINDOW_HARD: u32 = 8 * WINDOW;
+/// Sessions that may exist at once.
+pub(crate) const SESSIONS_MAX: usize = 65_536;
 /// How often a client sends something.
 pub(crate) const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(2);

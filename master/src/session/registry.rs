@@ -16,7 +16,7 @@ use std::{
 use cairn_proto::{SessionId, pb};
 use tonic::Status;
 
-use super::outbox::Outbox;
+use super::{WINDOW, WINDOW_HARD, outbox::Outbox};
 use crate::namespace::{Namespace, SessionInfo};
 
 /// One stream of one session.
@@ -30,9 +30,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Counts an operation that has arrived; how many are unanswered now.
-    pub(crate) fn arrived(&self) -> u32 {
-        self.unanswered.fetch_add(1, Ordering::Relaxed) + 1
+    /// Counts an operation that has arrived.
+    ///
+    /// # Errors
+    /// When far more are unanswered than the client was allowed.
+    pub(crate) fn arrived(&self) -> Result<(), Status> {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) < WINDOW_HARD {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "more than {WINDOW_HARD} operations are unanswered: send at most {WINDOW} at once"
+        )))
     }
 
     /// Answers the operation `seq`.
@@ -150,6 +158,11 @@ impl Registry {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Session>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.sessions().len()
     }
 
     /// Every session.

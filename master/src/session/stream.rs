@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Status, Streaming};
 
 use super::{
-    HEARTBEAT, WINDOW, WINDOW_HARD,
+    HEARTBEAT, SESSIONS_MAX, WINDOW,
     outbox::{Outbox, OutboxStream},
     registry::{Connection, Registry, Session},
 };
@@ -103,6 +103,11 @@ impl Sessions {
         };
         if let Some(bad) = open.open_inodes.iter().find(|ino| Ino::new(**ino).is_none()) {
             return Err(Status::invalid_argument(format!("inode {bad} cannot be open")));
+        }
+        if self.registry.count() >= SESSIONS_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "there are {SESSIONS_MAX} sessions already: wait until some have expired"
+            )));
         }
         self.cluster.complete().await;
         let (session, resumed) = self.find_or_make(open).await?;
@@ -198,11 +203,7 @@ impl Sessions {
                 "an operation has the number {seq}: they begin at 1 and grow"
             )));
         }
-        if connection.arrived() > WINDOW_HARD {
-            return Err(Status::resource_exhausted(format!(
-                "more than {WINDOW_HARD} operations are unanswered: send at most {WINDOW} at once"
-            )));
-        }
+        connection.arrived()?;
         match op.kind {
             None => {
                 connection.reply(seq, error_reply(FsError::NotImplemented));

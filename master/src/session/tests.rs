@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cairn_proto::{FsError, NodeState, pb, status};
+use cairn_proto::{FsError, NodeState, SessionId, pb, status};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -10,7 +10,7 @@ use tokio::{
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{WINDOW, WINDOW_HARD};
+use super::{WINDOW, WINDOW_HARD, outbox::Outbox, registry::Registry};
 use crate::{
     config::EngineKind,
     testing::{ENGINES, TestClient, TestMaster, TestNode, create, eventually, ino_of},
@@ -212,21 +212,18 @@ async fn frames_that_make_no_sense_end_their_stream_and_nothing_else() {
     ino_of(&bystander.op(create("still here")).await);
 }
 
-#[tokio::test]
-async fn more_operations_than_the_window_allows_end_the_stream() {
-    let master = TestMaster::start(EngineKind::Memory).await;
-    // Accepts connections and never says a word, so that probing it takes its time.
-    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = u32::from(mute.local_addr().unwrap().port());
-    let node = TestNode::join(&master, Uuid::new_v4(), port).await;
-    let mut client = master.client().await;
-    client.maps.push(client.welcome.map.clone().unwrap());
-    client.map_where(|map| state(map, node.id) == Some(NodeState::Up)).await;
-    let report = pb::ReportNode { node_id: node.id.to_string(), ..Default::default() };
-    for seq in 1..=u64::from(WINDOW_HARD) + 1 {
-        client.send(seq, Some(pb::op::Kind::ReportNode(report.clone()))).await;
+#[test]
+fn more_operations_than_the_window_allows_are_refused() {
+    let session = Registry::new(vec![], Instant::now()).open(SessionId(1), "test");
+    let (outbox, _stream) = Outbox::new();
+    let connection = session.attach(outbox, pb::Welcome::default);
+    for _ in 0..WINDOW_HARD {
+        connection.arrived().unwrap();
     }
-    assert_eq!(client.end().await.code(), Code::ResourceExhausted);
+    assert_eq!(connection.arrived().unwrap_err().code(), Code::ResourceExhausted);
+    connection.reply(1, pb::Reply::default());
+    connection.reply(2, pb::Reply::default());
+    connection.arrived().unwrap();
 }
 
 #[tokio::test]
