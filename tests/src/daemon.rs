@@ -59,6 +59,16 @@ impl Daemon {
             .ok_or_else(|| format!("{} said {line:?} instead of where it listens", self.name))
     }
 
+    /// The next line of its standard output, if there is one already.
+    pub fn next_line(&self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
+    /// Where its standard error goes.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// Whether it runs.
     ///
     /// # Panics

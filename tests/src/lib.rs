@@ -4,6 +4,7 @@
 //! Rules: whatever is started is stopped when its owner is dropped, also when the test panics;
 //! everything has a time limit, because a hang is a failure; a test that cannot mount fails.
 
+pub mod acknowledged;
 pub mod binaries;
 pub mod cluster;
 pub mod command;

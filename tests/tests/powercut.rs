@@ -1,5 +1,4 @@
 //! The fault disk itself: before it judges others, it must do what it says.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::{self, File},

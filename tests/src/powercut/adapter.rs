@@ -74,7 +74,6 @@ fn attr(disk: &Disk, ino: u64) -> Result<FileAttr, i32> {
         ctime: inode.mtime,
         crtime: inode.mtime,
         kind: if directory { FileType::Directory } else { FileType::RegularFile },
-        #[expect(clippy::cast_possible_truncation, reason = "twelve bits")]
         perm: (inode.mode & 0o7777) as u16,
         nlink: if directory { 2 } else { 1 },
         uid: inode.uid,

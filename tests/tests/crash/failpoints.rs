@@ -7,7 +7,7 @@ use cairn_master::failpoints as master_points;
 use cairn_storage::failpoints as storage_points;
 use cairn_tests::{Cluster, Layout, wait_for, within};
 
-use super::acknowledged::{Writer, check};
+use super::acknowledged::{check, start};
 
 fn with_failpoints() -> Cluster {
     Cluster::with(Layout { failpoints: true, ..Layout::default() })
@@ -21,7 +21,7 @@ fn master_dies_at(point: &'static str) {
             cluster.kill_master();
             let spec = format!("{point}=exit@{nth}");
             cluster.start_master_with(&[("CAIRN_FAILPOINTS", &spec)]);
-            let writer = Writer::start(mount.join(format!("files-{nth}")), 0);
+            let writer = start(&cluster, &mount.join(format!("files-{nth}")), 0);
             let died = wait_for(Duration::from_secs(20), || !cluster.master().is_running());
             assert!(died, "the master never came to {point} for the {nth}th time");
             cluster.kill_master();
@@ -45,7 +45,7 @@ fn node_dies_at(point: &'static str) {
             let spec = format!("{point}=exit@{nth}");
             cluster.start_node_with(0, &[("CAIRN_FAILPOINTS", &spec)]);
             cluster.wait_healthy();
-            let writer = Writer::start(mount.join(format!("files-{nth}")), 0);
+            let writer = start(&cluster, &mount.join(format!("files-{nth}")), 0);
             let died = wait_for(Duration::from_secs(20), || !cluster.node(0).is_running());
             assert!(died, "the node never came to {point} for the {nth}th time");
             let seen = writer.acknowledged();

@@ -7,7 +7,7 @@ use cairn_tests::{
     within,
 };
 
-use super::acknowledged::{Writer, check};
+use super::acknowledged::{check, start};
 
 #[test]
 fn a_copy_survives_kills_of_the_master_at_random_moments() {
@@ -47,7 +47,7 @@ fn synced_files_survive_kills_of_the_master_at_random_moments() {
         let mut cluster = Cluster::new();
         let mut rng = Rng::of_run("killed master");
         let mount = cluster.mount();
-        let writer = Writer::start(mount.join("files"), 0);
+        let writer = start(&cluster, &mount.join("files"), 0);
         for _ in 0..8 * scale() {
             std::thread::sleep(Duration::from_millis(100 + rng.below(500)));
             cluster.kill_master();

@@ -7,7 +7,7 @@ use std::{
 
 use cairn_tests::{Cluster, Rng, rng::scale, within};
 
-use super::acknowledged::{Writer, check};
+use super::acknowledged::{check, start};
 
 #[test]
 fn synced_files_survive_kills_of_the_mount_daemon() {
@@ -17,7 +17,7 @@ fn synced_files_survive_kills_of_the_mount_daemon() {
         let mut mount = cluster.mount();
         let mut acknowledged = 0;
         for _ in 0..4 * scale() {
-            let writer = Writer::start(mount.join("files"), acknowledged);
+            let writer = start(&cluster, &mount.join("files"), acknowledged);
             std::thread::sleep(Duration::from_millis(300 + rng.below(700)));
             mount.kill9();
             acknowledged = writer.abandon();

@@ -15,7 +15,7 @@ use cairn_tests::{
     Cluster, Rng, inspect, rng::scale, tree_compare::first_difference, wait_for, within,
 };
 
-use super::acknowledged::{Writer, check};
+use super::acknowledged::{check, start};
 
 const MIB: usize = 1 << 20;
 
@@ -60,13 +60,13 @@ fn reader_and_writer_go_on_when_a_node_is_killed() {
         }
         let mount = cluster.mount();
         let moved = Arc::new(AtomicU64::new(0));
-        let start = |from: PathBuf, to: PathBuf| {
+        let copying = |from: PathBuf, to: PathBuf| {
             let moved = Arc::clone(&moved);
             std::thread::spawn(move || copy(&from, &to, &moved))
         };
         let read_back = cluster.place().join("read-back");
-        let reader = start(mount.join("old"), read_back.clone());
-        let writer = start(local.clone(), mount.join("new"));
+        let reader = copying(mount.join("old"), read_back.clone());
+        let writer = copying(local.clone(), mount.join("new"));
         let quarter = mib * MIB as u64 / 4;
         assert!(wait_for(Duration::from_secs(120), || moved.load(Ordering::Relaxed) > quarter));
         cluster.kill_node(0);
@@ -121,7 +121,7 @@ fn synced_files_survive_kills_of_nodes_in_turn() {
         let mut cluster = Cluster::new();
         let mut rng = Rng::of_run("killed nodes");
         let mount = cluster.mount();
-        let writer = Writer::start(mount.join("files"), 0);
+        let writer = start(&cluster, &mount.join("files"), 0);
         for round in 0..6 * scale() {
             let node = usize::from(round % 2 == 1);
             std::thread::sleep(Duration::from_millis(100 + rng.below(500)));

@@ -9,7 +9,7 @@ use cairn_tests::{
     within,
 };
 
-use super::acknowledged::{Writer, check};
+use super::acknowledged::{check, start};
 
 /// A disk for each server, all of them on the same power.
 struct Site {
@@ -48,7 +48,7 @@ fn whole_site(synced_by: SyncedBy) {
         let mut mount = site.cluster.mount_with(&["--deadline", "10"]);
         let mut acknowledged = 0;
         for _ in 0..5 * scale() {
-            let writer = Writer::start(mount.join("files"), acknowledged);
+            let writer = start(&site.cluster, &mount.join("files"), acknowledged);
             std::thread::sleep(Duration::from_millis(200 + rng.below(800)));
             site.power_cut();
             mount.kill9();
