@@ -64,6 +64,9 @@ impl Namespace {
         if filename.ends_with('/') {
             return Err(FsError::IsDirectory);
         }
+        if !self.group.engine().has_room() {
+            return Err(FsError::NoSpace);
+        }
         self.undoable(|namespace| {
             let directory = namespace.make_directories(&names)?;
             namespace.place_file(directory, &name, &refs)
