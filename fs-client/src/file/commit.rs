@@ -74,6 +74,8 @@ impl File {
                 // The session was lost and a new one made. The commit may have happened: then its
                 // second try finds a conflict with itself, and merging changes nothing.
                 Err(FsError::Stale) if stale < STALE_TRIES => stale += 1,
+                // An upload has failed meanwhile and dropped what this was about.
+                Err(_) if seqs.iter().all(|seq| state.flights.get_mut(*seq).is_none()) => {}
                 Err(error) => self.give_up(&mut state, error),
                 Ok(outcome) if outcome.applied => {
                     stale = 0;

@@ -114,6 +114,8 @@ impl File {
                 }
                 self.commit_if_ready(&mut state);
             }
+            // Whoever failed first has dropped everything: that is one error, not one for each chunk.
+            Err(_) if state.flights.get_mut(seq).is_none() => {}
             Err(error) => self.give_up(&mut state, error),
         }
     }

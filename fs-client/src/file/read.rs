@@ -3,7 +3,11 @@
 //! What is to be read is decided at one moment, under the lock; what has to be fetched for it is
 //! fetched afterwards, in parallel. Zeros are only for holes and for what lies past a chunk's content.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use cairn_proto::{
@@ -24,6 +28,26 @@ struct Piece {
     layers: Vec<(Ranges, Bytes)>,
 }
 
+/// How long a failed read fails again at once.
+const FAILED_FOR: Duration = Duration::from_secs(2);
+
+/// The last read that failed. The kernel tries a page again whose read-ahead has failed; the
+/// application shall not wait for the deadline twice.
+#[derive(Debug, Default)]
+pub struct FailedRead(Option<(Range<u64>, Instant, FsError)>);
+
+impl FailedRead {
+    fn new(offset: u64, len: usize, error: FsError) -> Self {
+        Self(Some((offset..offset.saturating_add(len as u64), Instant::now(), error)))
+    }
+
+    /// The error of a read that covered `offset` and failed a moment ago.
+    fn recent(&self, offset: u64) -> Option<FsError> {
+        let (range, when, error) = self.0.as_ref()?;
+        (range.contains(&offset) && when.elapsed() < FAILED_FOR).then_some(*error)
+    }
+}
+
 enum Plan {
     Ready(Vec<Piece>),
     /// The manifest's page for this index is needed first.
@@ -42,6 +66,9 @@ impl File {
         offset: u64,
         len: usize,
     ) -> Result<Bytes, FsError> {
+        if let Some(error) = self.lock().failed_read.recent(offset) {
+            return Err(error);
+        }
         let mut again = true;
         loop {
             let pieces = self.plan_with_manifest(caller, offset, len).await?;
@@ -57,6 +84,7 @@ impl File {
                 }
                 Err(error) => {
                     tracing::error!(ino = %self.ino, offset, %error, "cannot read");
+                    self.lock().failed_read = FailedRead::new(offset, len, error.into());
                     return Err(error.into());
                 }
             }
@@ -163,7 +191,7 @@ impl File {
     }
 
     /// The references at `wanted`, holes left out, or the first index that is not known.
-    fn known_refs(&self, wanted: std::ops::Range<u64>) -> Result<Vec<ChunkRef>, u64> {
+    fn known_refs(&self, wanted: Range<u64>) -> Result<Vec<ChunkRef>, u64> {
         let state = self.lock();
         let known = wanted.map(|index| self.known_in(&state, index).ok_or(index));
         known.filter_map(Result::transpose).collect()

@@ -10,6 +10,7 @@ use super::{
     errors::WriteBackErrors,
     flight::{Flight, Flights},
     manifests::ManifestCache,
+    read::FailedRead,
 };
 
 /// See the module's head.
@@ -40,6 +41,8 @@ pub struct State {
     pub origin: Origin,
     /// Write-back errors.
     pub errors: WriteBackErrors,
+    /// The last read that failed.
+    pub failed_read: FailedRead,
     /// The version of the data that the cached manifest describes.
     pub manifest_version: u64,
     /// The epoch of the cached manifest's pages.
@@ -65,6 +68,7 @@ impl State {
             flushing: false,
             origin: Origin::default(),
             errors: WriteBackErrors::default(),
+            failed_read: FailedRead::default(),
             manifest_version: 0,
             manifest_epoch,
             pages_version: 0,

@@ -44,7 +44,21 @@ pub async fn within<T>(
 }
 
 fn told_to_stop(pid: u32) -> bool {
-    pid != 0 && fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| stops(&s))
+    let says = |file: &str, check: fn(&str) -> bool| {
+        fs::read_to_string(format!("/proc/{pid}/{file}")).is_ok_and(|text| check(&text))
+    };
+    pid != 0 && (says("status", stops) || says("stat", was_killed))
+}
+
+/// Whether a process with this `/proc/PID/stat` is ending because of a signal. (One that ends by
+/// itself waits for its files to be closed like any other close.)
+fn was_killed(stat: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    // The name, in parentheses, may hold anything.
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
+    let (flags, exit_code) = (field(9), field(52));
+    flags.is_some_and(|f| f & PF_EXITING != 0) && exit_code.is_some_and(|code| code & 0x7f != 0)
 }
 
 /// Whether a process with this `/proc/PID/status` has been told to end.
@@ -88,6 +102,18 @@ mod tests {
         assert!(!stops(&status(alarm, 0, 0, alarm)), "a timer's handler can wait");
         assert!(!stops(&status(bit(libc::SIGTSTP), 0, 0, 0)), "Ctrl+Z ends nothing");
         assert!(!stops("nonsense"));
+    }
+
+    #[test]
+    fn a_killed_process_does_not_wait_for_its_files() {
+        let stat = |flags: u32, exit: u32| {
+            let middle = "0 ".repeat(52 - 10);
+            format!("77 (a ) b) D 1 77 77 0 -1 {flags} {middle}{exit}\n")
+        };
+        assert!(!was_killed(&stat(4_194_304, 0)), "alive");
+        assert!(!was_killed(&stat(4_194_304 | 4, 1 << 8)), "ends by itself, with status 1");
+        assert!(was_killed(&stat(4_194_304 | 4, 2)), "Ctrl+C");
+        assert!(!was_killed("nonsense"));
     }
 
     #[tokio::test]
