@@ -2,13 +2,16 @@
 # The one test command: format, lints, unit tests, release build, and every suite with real processes and
 # real mounts. On a bare machine with Rust and a C compiler it installs what is missing (as root, with
 # apt); otherwise it says what to install. `scripts/test.sh [FILTER]` runs only the suites' tests whose
-# names contain FILTER. CAIRN_TEST_SCALE=10 makes the random suites ten times as long.
+# names contain FILTER. CAIRN_TEST_SCALE=10 makes the random suites ten times as long, and the big files
+# and directories as big as they get.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
 FILTER=${1:-}
+LOG=$TARGET/test-step.log
 RESULTS=()
+FAILURES=
 FAILED=0
 BEGAN=$SECONDS
 
@@ -16,25 +19,33 @@ say() { printf '\n== %s\n' "$*"; }
 
 # step NAME COMMAND...: runs it, remembers how it went, and goes on.
 step() {
-  local name=$1 began=$SECONDS
+  local name=$1 began=$SECONDS word=ok counts
   shift
   say "$name"
-  if "$@"; then
-    RESULTS+=("ok      $name ($((SECONDS - began)) s)")
-  else
-    RESULTS+=("FAILED  $name ($((SECONDS - began)) s)")
+  if ! "$@" 2>&1 | tee "$LOG"; then
+    word=FAILED
     FAILED=$((FAILED + 1))
+    FAILURES+=$(sed -n 's/^---- \(.*\) stdout ----$/  \1/p' "$LOG" | sort -u)$'\n'
   fi
+  counts=$(counted)
+  RESULTS+=("$(printf '%-8s%-26s%-32s%4d s' "$word" "$name" "$counts" $((SECONDS - began)))")
+}
+
+# What the `test result` lines of the last step add up to; nothing when it had none.
+counted() {
+  awk '/^test result:/ { any = 1; for (i = 3; i < NF; i++) {
+         if ($(i + 1) ~ /^passed/) p += $i; if ($(i + 1) ~ /^failed/) f += $i } }
+       END { if (any) printf "%d passed, %d failed", p, f }' "$LOG"
 }
 
 finish() {
+  local took="$(((SECONDS - BEGAN) / 60)) min $(((SECONDS - BEGAN) % 60)) s" word=ok
   say "summary"
   printf '%s\n' "${RESULTS[@]}"
-  if [ "$FAILED" -eq 0 ]; then
-    echo "All green after $(((SECONDS - BEGAN) / 60)) min $(((SECONDS - BEGAN) % 60)) s."
-  else
-    echo "$FAILED of ${#RESULTS[@]} steps failed."
-  fi
+  [ "$FAILED" -eq 0 ] || word=FAILED
+  [ -z "$FAILURES" ] || printf '\nfailed:\n%s' "$FAILURES"
+  echo
+  echo "test result: $word. $((${#RESULTS[@]} - FAILED)) steps passed; $FAILED failed; finished in $took"
   exit $((FAILED > 0))
 }
 
@@ -42,7 +53,7 @@ finish() {
 
 missing_packages() {
   local pair
-  for pair in cc:gcc git:git sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3; do
+  for pair in cc:gcc git:git openssl:openssl sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -79,9 +90,9 @@ prepare() {
 python_packages() {
   local python=$TARGET/python/bin/python3
   if ! "$python" -c 'import grpc, grpc_tools' 2>/dev/null; then
-    python3 -m venv "$TARGET/python" && "$TARGET/python/bin/pip" install -q grpcio grpcio-tools
+    rm -rf "$TARGET/python"
+    python3 -m venv "$TARGET/python" && "$python" -m pip install -q grpcio grpcio-tools
   fi
-  export CAIRN_TEST_PYTHON=$python
 }
 
 # --- suites ---
@@ -95,10 +106,11 @@ sweep_mounts() {
   rm -rf "$SCRATCH"
 }
 
-# suite NAME THREADS MINUTES: one test program of tests/tests, with a time limit of its own.
+# suite NAME MINUTES: one test program of tests/tests, with a time limit of its own. Two tests at a time,
+# each with a cluster of its own: more would measure the machine.
 suite() {
-  timeout --kill-after=20 "$3m" \
-    cargo test -q -p cairn-tests --test "$1" -- --test-threads "$2" ${FILTER:+"$FILTER"}
+  TMPDIR=$SCRATCH timeout --kill-after=20 "$2m" \
+    cargo test -p cairn-tests --test "$1" -- --test-threads 2 ${FILTER:+"$FILTER"}
 }
 
 unit_tests() {
@@ -107,15 +119,17 @@ unit_tests() {
 
 release_build() { cargo build --release -p cairn-master -p cairn-storage -p cairn-client; }
 
+# Programs with crash points, put aside: other builds of the same profile would replace them.
 failpoint_build() {
-  cargo build -p cairn-master -p cairn-storage --features cairn-master/failpoints,cairn-storage/failpoints \
-    --target-dir "$TARGET/failpoints"
+  cargo build -p cairn-master -p cairn-storage --features cairn-master/failpoints,cairn-storage/failpoints &&
+    mkdir -p "$CAIRN_FAILPOINT_BIN_DIR" &&
+    cp -f "$TARGET/debug/cairn-master" "$TARGET/debug/cairn-storage" "$CAIRN_FAILPOINT_BIN_DIR/"
 }
 
 main() {
   prepare
   export CARGO_TARGET_DIR=$TARGET CAIRN_BIN_DIR=$TARGET/release
-  export CAIRN_FAILPOINT_BIN_DIR=$TARGET/failpoints/debug
+  export CAIRN_FAILPOINT_BIN_DIR=$TARGET/failpoints
   SCRATCH=$TARGET/scratch
   sweep_mounts
   mkdir -p "$SCRATCH"
@@ -128,13 +142,13 @@ main() {
   step "release build" release_build
   step "build with crash points" failpoint_build
   step "Python packages" python_packages
-  export TMPDIR=$SCRATCH
-  step "house rules" suite tidy 2 2
-  step "fault disk" suite powercut 2 4
-  step "without a mount" suite plain 2 8
-  step "mounted" suite mount 2 12
-  step "faults" suite faults 2 8
-  step "crashes" suite crash 2 14
+  export CAIRN_TEST_PYTHON=$TARGET/python/bin/python3
+  step "house rules" suite tidy 6
+  step "fault disk" suite powercut 4
+  step "without a mount" suite plain 8
+  step "mounted" suite mount 12
+  step "faults" suite faults 8
+  step "crashes" suite crash 14
   finish
 }
 

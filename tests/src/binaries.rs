@@ -56,6 +56,6 @@ pub fn storage() -> PathBuf {
 /// When `CAIRN_FAILPOINT_BIN_DIR` does not name a directory with it.
 pub fn with_failpoints(name: &str) -> PathBuf {
     let directory = std::env::var_os("CAIRN_FAILPOINT_BIN_DIR")
-        .map_or_else(|| checkout().join("target/failpoints/debug"), PathBuf::from);
+        .map_or_else(|| checkout().join("target/failpoints"), PathBuf::from);
     program(&directory, name)
 }

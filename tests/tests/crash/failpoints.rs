@@ -1,11 +1,16 @@
 //! Every crash point by name: the process dies exactly there, is started again, and nothing that was
 //! acknowledged is lost, nothing is executed twice.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    process::Command,
+    time::Duration,
+};
 
 use cairn_master::failpoints as master_points;
 use cairn_storage::failpoints as storage_points;
-use cairn_tests::{Cluster, Layout, wait_for, within};
+use cairn_tests::{Cluster, Layout, Rng, binaries, run, scratch, wait_for, within};
 
 use super::acknowledged::{check, start};
 
@@ -111,4 +116,83 @@ fn a_node_dies_with_records_synced_that_the_index_does_not_know() {
 #[test]
 fn a_node_dies_before_it_answers() {
     node_dies_at(storage_points::AFTER_INDEX);
+}
+
+/// Segments are 256 MiB long: one big file makes the node begin its second.
+#[test]
+fn a_node_dies_between_two_segments() {
+    const MIB: usize = 1 << 20;
+    within(300, || {
+        let mut cluster = with_failpoints();
+        cluster.kill_node(0);
+        let spec = format!("{}=exit", storage_points::IN_ROLL_OVER);
+        cluster.start_node_with(0, &[("CAIRN_FAILPOINTS", &spec)]);
+        cluster.wait_healthy();
+        let mount = cluster.mount();
+        let content = |n: u64| Rng::new(n).bytes(MIB);
+        let mut file = File::create(mount.join("big")).unwrap();
+        for n in 0..288 {
+            file.write_all(&content(n)).unwrap();
+        }
+        file.sync_all().unwrap();
+        drop(file);
+        assert!(!cluster.node(0).is_running(), "the node never began a second segment");
+        cluster.kill_node(0);
+        cluster.start_node(0);
+        cluster.wait_healthy();
+        drop(mount);
+        let mut file = File::open(cluster.mount().join("big")).unwrap();
+        let mut read = vec![0; MIB];
+        for n in 0..288 {
+            file.read_exact(&mut read).unwrap();
+            assert!(read == content(n), "MiB {n}");
+        }
+        cluster.assert_fsck_clean();
+    });
+}
+
+#[test]
+fn a_format_that_died_is_simply_repeated() {
+    let place = scratch("format");
+    let format = |spec: &str| {
+        let mut command = Command::new(binaries::with_failpoints("cairn-storage"));
+        command.arg("format").arg("--data").arg(place.path().join("node"));
+        command.args(["--fs", "6f1b7a52-5f0c-4b0e-9d7e-0a1d5f6c7b8e", "--name", "node1"]);
+        command.env("CAIRN_FAILPOINTS", spec);
+        run(command, Duration::from_secs(30))
+    };
+    let died = format(&format!("{}=exit", storage_points::IN_FORMAT));
+    assert_eq!(died.code(), Some(86), "{died}");
+    assert!(!place.path().join("node/FORMAT").exists());
+    let again = format("");
+    assert!(again.ok(), "{again}");
+}
+
+#[test]
+fn release_programs_ignore_crash_points() {
+    within(120, || {
+        let all = |points: &[&str], separator: &str| {
+            let rules: Vec<_> = points.iter().map(|point| format!("{point}=exit")).collect();
+            rules.join(separator)
+        };
+        let mut cluster = Cluster::new();
+        let of_nodes = [
+            storage_points::AFTER_HASH,
+            storage_points::AFTER_APPEND,
+            storage_points::AFTER_SYNC,
+            storage_points::AFTER_INDEX,
+        ];
+        cluster.kill_node(0);
+        cluster.start_node_with(0, &[("CAIRN_FAILPOINTS", &all(&of_nodes, ";"))]);
+        cluster.kill_master();
+        cluster.start_master_with(&[("CAIRN_FAILPOINTS", &all(master_points::ALL, ","))]);
+        cluster.wait_healthy();
+        let mount = cluster.mount();
+        let mut file = File::create(mount.join("f")).unwrap();
+        file.write_all(&[7; 200_000]).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        assert!(cluster.master().is_running() && cluster.node(0).is_running());
+        cluster.assert_sound();
+    });
 }
