@@ -137,7 +137,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut identity: Identity, mut link: L
             None => break,
         }
     }
-    shared.lock().log.abandon();
+    {
+        let mut state = shared.lock();
+        state.log.abandon();
+        state.gone = true;
+    }
     shared.quiet.notify_waiters();
 }
 

@@ -33,6 +33,10 @@ pub(crate) struct State {
     pub(crate) closing: bool,
     /// The stream is to end.
     pub(crate) closed: bool,
+    /// The last frame before that tells the master that nobody will come back.
+    goodbye: bool,
+    /// The driver has ended.
+    pub(crate) gone: bool,
     waker: Option<Waker>,
 }
 
@@ -47,6 +51,8 @@ impl State {
             acks: Vec::new(),
             closing: false,
             closed: false,
+            goodbye: false,
+            gone: false,
             waker: None,
         }
     }
@@ -92,6 +98,20 @@ impl State {
         if idle { None } else { self.waker.take() }
     }
 
+    /// No more operations are taken, and the stream is to end: with a goodbye when it was asked for and
+    /// nothing is left that a master could be asked about again.
+    pub(crate) fn end(&mut self, goodbye: bool) -> Option<Waker> {
+        self.goodbye = goodbye && !self.closed && self.log.is_idle();
+        self.closing = true;
+        self.closed = true;
+        self.waker.take()
+    }
+
+    fn last_frame(&mut self) -> Option<pb::ClientFrame> {
+        let goodbye = std::mem::take(&mut self.goodbye) && self.ready;
+        goodbye.then(|| self.body(0, Body::EndSession(pb::EndSession {})))
+    }
+
     fn frame(&mut self) -> Option<pb::ClientFrame> {
         if let Some(hello) = self.hello.take() {
             return Some(self.body(0, Body::OpenSession(hello)));
@@ -126,8 +146,11 @@ impl Stream for Outgoing {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<pb::ClientFrame>> {
         let mut state = self.shared.lock();
-        if state.connection != self.connection || state.closed {
+        if state.connection != self.connection {
             return Poll::Ready(None);
+        }
+        if state.closed {
+            return Poll::Ready(state.last_frame());
         }
         match state.frame() {
             Some(frame) => Poll::Ready(Some(frame)),

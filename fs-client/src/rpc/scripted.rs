@@ -289,6 +289,11 @@ impl Service {
                     let _ = out.try_send(Ok(pb::ServerFrame { seq: 0, durable_below, body }));
                 }
                 Some(Body::Op(op)) => script.operation(session, frame.seq, op, &out),
+                Some(Body::EndSession(_)) => {
+                    script.sessions.retain(|known| *known != session);
+                    script.streams.retain(|stream| !stream.same_channel(&out));
+                    return;
+                }
                 Some(Body::PushAck(_)) | None => {}
             }
         }

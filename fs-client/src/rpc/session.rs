@@ -36,6 +36,8 @@ const ROOM: usize = 8192;
 const ROOM_PING: Duration = Duration::from_millis(50);
 /// How long a clean end may take.
 const CLOSE: Duration = Duration::from_secs(5);
+/// How long the driver may take to end after that; a little more than it waits for the master.
+const FAREWELL: Duration = Duration::from_millis(700);
 
 /// On whose behalf an operation is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,12 +117,8 @@ impl Shared {
         }
     }
 
-    fn end(&self) {
-        let mut state = self.lock();
-        state.closing = true;
-        state.closed = true;
-        let waker = state.wake();
-        drop(state);
+    fn end(&self, goodbye: bool) {
+        let waker = self.lock().end(goodbye);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -134,7 +132,7 @@ struct LastOne(Arc<Shared>);
 
 impl Drop for LastOne {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.end(false);
     }
 }
 
@@ -294,7 +292,8 @@ impl Session {
     }
 
     /// Ends the session for all clones: what was given is sent, answered and made power-safe (within
-    /// a few seconds), the stream is closed. Operations given later fail with `Stale`.
+    /// a few seconds), the master is told that nobody will come back, the stream is closed. Operations
+    /// given later fail with `Stale`.
     pub async fn close(self) {
         let deadline = Instant::now() + CLOSE;
         let sync = Kind::Sync(pb::Sync {});
@@ -302,14 +301,16 @@ impl Session {
             tracing::warn!(%error, "the session ends without the master's word that all is safe");
         }
         self.shared.lock().closing = true;
-        let _ = timeout_at(deadline, self.quiet()).await;
-        self.shared.end();
+        let _ = timeout_at(deadline, self.until(|state| state.log.is_idle())).await;
+        self.shared.end(true);
+        // A process may end right after this, so the goodbye has to be on its way.
+        let _ = timeout(FAREWELL, self.until(|state| state.gone)).await;
     }
 
-    async fn quiet(&self) {
+    async fn until(&self, done: impl Fn(&State) -> bool) {
         loop {
             let told = self.shared.quiet.notified();
-            if self.shared.lock().log.is_idle() {
+            if done(&self.shared.lock()) {
                 return;
             }
             told.await;

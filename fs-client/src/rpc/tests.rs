@@ -287,6 +287,32 @@ async fn what_is_posted_is_sent_before_the_end() {
 }
 
 #[tokio::test]
+async fn the_master_is_told_last_that_the_session_ends() {
+    let master = Master::start(None);
+    let session = Session::connect(&master.config()).await.unwrap();
+    assert_eq!(master.script().sessions.len(), 1);
+    created(call(&session, create("a")).await);
+    session.post(release(1001));
+    let began = Instant::now();
+    session.close().await;
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    let last: Vec<_> =
+        master.script().heard.iter().rev().take(3).map(|f| (f.seq, f.body.clone())).collect();
+    assert_eq!(last[0], (0, Some(Body::EndSession(pb::EndSession {}))));
+    assert!(matches!(&last[1].1, Some(Body::Op(op)) if matches!(op.kind, Some(Kind::Sync(_)))));
+    assert!(matches!(&last[2].1, Some(Body::Op(op)) if op.kind == Some(release(1001))));
+    assert!(master.script().sessions.is_empty());
+
+    // Nobody to tell: it ends all the same, and soon.
+    let session = Session::connect(&master.config()).await.unwrap();
+    master.script().dead = true;
+    let began = Instant::now();
+    session.close().await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(!matches!(master.script().heard.last().unwrap().body, Some(Body::EndSession(_))));
+}
+
+#[tokio::test]
 async fn every_way_not_to_connect_has_a_sentence() {
     let token = Token::parse("0123456789abcdef").unwrap();
     let master = Master::start(Some(token.clone()));

@@ -3,7 +3,7 @@
 //! - [`outbox`]: the bounded queue of frames to one client; never blocks who puts something in.
 //! - [`registry`]: the sessions and which stream each of them has now.
 //! - [`stream`]: reads the frames of one stream and hands the operations to the op thread.
-//! - [`push`]: new cluster maps to everybody. [`expiry`]: the end of sessions that fell silent.
+//! - [`push`]: new cluster maps to everybody. [`expiry`]: the end of sessions.
 //!
 //! Lock order: registry, then session, then outbox. None is held across an await.
 

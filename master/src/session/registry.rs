@@ -1,8 +1,9 @@
 //! The sessions and, for each, the stream that it has now.
 //!
 //! A session has at most one stream: a newer one replaces it. Whether a session exists is decided on
-//! the op thread alone ([`Registry::open`], [`Registry::end_if_silent`] run there), so that a client
-//! that comes back in the moment of its expiry is either resumed or told that it was too late.
+//! the op thread alone ([`Registry::open`], [`Registry::end_if_silent`] and [`Registry::end_by`] run
+//! there), so that a client that comes back in the moment of its expiry is either resumed or told that
+//! it was too late.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -189,15 +190,35 @@ impl Registry {
         if session.silence(Instant::now()) < expiry {
             return false;
         }
-        self.sessions().remove(&session.id.0);
+        self.forget(session);
         let connection = session.state().connection.take();
         if let Some(connection) = connection {
             connection.outbox.abort(Status::deadline_exceeded(
                 "nothing was heard of this session for too long, so it has ended",
             ));
         }
-        self.no_longer_awaited(session.id);
         true
+    }
+
+    /// On the op thread: the client says over `connection` that it will not come back. False when
+    /// another stream has taken the session over, so that it is not this one's to end.
+    pub(crate) fn end_by(&self, connection: &Arc<Connection>) -> bool {
+        let session = &connection.session;
+        let current = session.connection().is_some_and(|c| Arc::ptr_eq(&c, connection));
+        if current {
+            self.forget(session);
+        }
+        current
+    }
+
+    fn forget(&self, session: &Session) {
+        self.sessions().remove(&session.id.0);
+        self.no_longer_awaited(session.id);
+    }
+
+    /// The end of the session could not be stored: it is known still, and its expiry tried again.
+    pub(crate) fn take_back(&self, session: Arc<Session>) {
+        self.sessions().entry(session.id.0).or_insert(session);
     }
 
     fn awaited(&self) -> MutexGuard<'_, Option<HashSet<u64>>> {

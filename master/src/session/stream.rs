@@ -11,12 +11,13 @@ use tokio::{sync::watch, time::timeout};
 use tonic::{Status, Streaming};
 
 use super::{
-    HEARTBEAT, SESSIONS_MAX, WINDOW,
+    HEARTBEAT, SESSIONS_MAX, WINDOW, expiry,
     outbox::{Outbox, OutboxStream},
     registry::{Connection, Registry, Session},
 };
 use crate::{
     cluster::{Cluster, suspicion},
+    engine::EngineError,
     namespace::Namespace,
     op_thread::{CallError, OpQueue, SessionOp, error_reply},
 };
@@ -131,12 +132,12 @@ impl Sessions {
             let id = if resumed { asked } else { namespace.open_session(&name)? };
             let session = registry.open(id, &name);
             registry.settle_when_complete(namespace);
-            Ok::<_, crate::engine::EngineError>((session, resumed))
+            Ok::<_, EngineError>((session, resumed))
         };
-        self.ops
-            .call(true, work)
-            .await?
-            .map_err(|error| Status::internal(format!("the session could not be stored: {error}")))
+        self.ops.call(true, work).await?.map_err(|error| match error {
+            EngineError::NoSpace => CallError::NoSpace.into(),
+            other => Status::internal(format!("the session could not be stored: {other}")),
+        })
     }
 
     fn welcome(&self, id: SessionId, resumed: bool) -> pb::Welcome {
@@ -153,7 +154,7 @@ impl Sessions {
         }
     }
 
-    /// Reads until the client ends the stream (`Ok`) or it breaks (`Err`).
+    /// Reads until the client ends the session or the stream (`Ok`) or it breaks (`Err`).
     async fn read(
         &self,
         frames: &mut Streaming<pb::ClientFrame>,
@@ -161,6 +162,9 @@ impl Sessions {
     ) -> Result<(), Status> {
         while let Some(frame) = frames.message().await? {
             connection.session.heard();
+            if matches!(frame.body, Some(pb::client_frame::Body::EndSession(_))) {
+                return Ok(expiry::farewell(&self.registry, &self.ops, connection).await?);
+            }
             self.frame(frame, connection).await?;
         }
         Ok(())
@@ -185,8 +189,9 @@ impl Sessions {
                 "OpenSession came twice: it is the first frame of a stream and no other",
             )),
             // No push of this version wants an acknowledgement; a frame without a body only carries
-            // `acked_below`, which the next operation repeats.
-            Some(pb::client_frame::Body::PushAck(_)) | None => Ok(()),
+            // `acked_below`, which the next operation repeats; the reader looks for the end itself.
+            Some(pb::client_frame::Body::PushAck(_) | pb::client_frame::Body::EndSession(_))
+            | None => Ok(()),
         }
     }
 

@@ -149,6 +149,48 @@ async fn an_expired_session_is_gone_with_its_orphans() {
 }
 
 #[tokio::test]
+async fn a_session_whose_client_says_goodbye_is_gone_at_once_with_its_orphans() {
+    for engine in ENGINES {
+        let mut master = TestMaster::start(engine).await;
+        let mut client = master.client().await;
+        let session = client.welcome.session_id;
+        let ino = ino_of(&client.op(create("orphan")).await);
+        let unlink = pb::Unlink { parent: 1, name: b"orphan"[..].into() };
+        client.op(pb::op::Kind::Unlink(unlink)).await;
+        // Executed before the end, although nobody waited for the answer.
+        client.send(3, Some(create("last"))).await;
+        let body = Some(pb::client_frame::Body::EndSession(pb::EndSession {}));
+        client.raw(pb::ClientFrame { body, ..Default::default() }).await;
+        while client.frame().await.unwrap().is_some() {}
+        let sessions = master.status().await.sessions;
+        assert!(sessions.is_empty(), "{sessions:?}");
+        eventually("the orphan is freed", || async {
+            (master.status().await.orphans == 0).then_some(())
+        })
+        .await;
+        let mut late = master.resume(session, vec![ino]).await;
+        assert!(!late.welcome.resumed);
+        assert_eq!(error(&late.op(create("last")).await), FsError::Exists);
+        if engine == EngineKind::Fjall {
+            master.restart().await;
+            assert!(!master.resume(session, vec![]).await.welcome.resumed, "it was stored");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_was_replaced_cannot_end_the_session() {
+    let registry = Registry::new(vec![], Instant::now());
+    let session = registry.open(SessionId(1), "test");
+    let attach = || session.attach(Outbox::new().0, pb::Welcome::default);
+    let (old, new) = (attach(), attach());
+    assert!(!registry.end_by(&old));
+    assert_eq!(registry.count(), 1);
+    assert!(registry.end_by(&new));
+    assert_eq!(registry.count(), 0);
+}
+
+#[tokio::test]
 async fn a_session_that_says_something_does_not_expire() {
     let master = TestMaster::start_with(EngineKind::Memory, |config| {
         config.session_expiry = Duration::from_millis(400);
