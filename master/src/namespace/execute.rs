@@ -163,7 +163,7 @@ impl Namespace {
         match kind {
             op::Kind::Lookup(request) => self.lookup(request).map(Reply::Entry),
             op::Kind::GetAttr(request) => self.get_attr(request).map(Reply::Attr),
-            op::Kind::SetAttr(request) => self.set_attr(request),
+            op::Kind::SetAttr(request) => self.set_attr(request).map(Reply::Attr),
             op::Kind::ReadLink(request) => self.read_link(request).map(Reply::LinkTarget),
             op::Kind::Create(request) => self.create(call, request).map(Reply::Entry),
             op::Kind::Link(request) => self.link(request).map(Reply::Entry),

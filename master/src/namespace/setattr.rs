@@ -1,7 +1,6 @@
 //! SetAttr: chmod, chown, utimens, truncate.
 
 use cairn_proto::{FileKind, FsError, Timestamp, limits::FILE_SIZE_MAX, pb};
-use pb::reply::Kind as Reply;
 
 use super::{Namespace, inodes::Inode};
 
@@ -21,8 +20,7 @@ pub(super) fn checked(time: Option<pb::Timestamp>) -> Result<Option<pb::Timestam
 }
 
 impl Namespace {
-    /// Answered with `Committed` when the length was set, as its content may have changed too.
-    pub(super) fn set_attr(&mut self, request: &pb::SetAttr) -> Result<Reply, FsError> {
+    pub(super) fn set_attr(&mut self, request: &pb::SetAttr) -> Result<pb::AttrReply, FsError> {
         let (atime, mtime, ctime) =
             (checked(request.atime)?, checked(request.mtime)?, checked(request.ctime)?);
         let mut inode = self.inode(request.ino)?;
@@ -48,13 +46,7 @@ impl Namespace {
         inode.row.mtime = chosen(mtime, request.mtime_now, inode.row.mtime);
         inode.row.ctime = ctime.or(inode.row.ctime);
         self.put_inode(&inode);
-        let attr = Some(inode.attr());
-        Ok(match request.size {
-            None => Reply::Attr(pb::AttrReply { attr }),
-            Some(_) => {
-                Reply::Committed(pb::Committed { applied: true, attr, conflicts: Vec::new() })
-            }
-        })
+        Ok(pb::AttrReply { attr: Some(inode.attr()) })
     }
 
     /// Truncates or extends. The caller touches and stores the inode.

@@ -196,10 +196,7 @@ impl Store {
 
     fn set_size(&mut self, ino: u64, size: u64) -> Result<pb::Attr, FsError> {
         let request = pb::SetAttr { ino, size: Some(size), ..pb::SetAttr::default() };
-        match self.op(op::Kind::SetAttr(request))? {
-            reply::Kind::Committed(committed) => Ok(committed.attr.unwrap()),
-            other => panic!("{other:?}"),
-        }
+        self.set_attr(request)
     }
 
     fn set_attr(&mut self, request: pb::SetAttr) -> Result<pb::Attr, FsError> {
