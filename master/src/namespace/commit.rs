@@ -106,7 +106,7 @@ impl Namespace {
         Ok(parts)
     }
 
-    fn note_degraded(&mut self, groups: &[u32]) -> Result<(), FsError> {
+    pub(super) fn note_degraded(&mut self, groups: &[u32]) -> Result<(), FsError> {
         if groups.iter().any(|group| *group >= 1 << PG_BITS_MAX) {
             return Err(FsError::InvalidArgument);
         }

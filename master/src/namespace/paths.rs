@@ -57,8 +57,13 @@ impl Namespace {
 
     /// Makes the file `filename` (path without leading `/`; missing directories are made) of chunks
     /// that the nodes hold, in one piece; an existing file of that name is replaced. Every chunk but
-    /// the last must be of the chunk size.
-    pub fn announce(&mut self, filename: &str, refs: Vec<ChunkRef>) -> Result<(), FsError> {
+    /// the last must be of the chunk size. `degraded` are the groups that have fewer copies than wanted.
+    pub fn announce(
+        &mut self,
+        filename: &str,
+        refs: &[ChunkRef],
+        degraded: &[u32],
+    ) -> Result<(), FsError> {
         let mut names = components(filename)?;
         let name = names.pop().ok_or(FsError::InvalidArgument)?;
         if filename.ends_with('/') {
@@ -69,7 +74,8 @@ impl Namespace {
         }
         self.undoable(|namespace| {
             let directory = namespace.make_directories(&names)?;
-            namespace.place_file(directory, &name, &refs)
+            namespace.place_file(directory, &name, refs)?;
+            namespace.note_degraded(degraded)
         })
     }
 

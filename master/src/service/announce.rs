@@ -4,7 +4,7 @@
 //! a manifest never names a chunk that too few nodes hold.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::{Service, file_path};
+use crate::namespace::Namespace;
 
 /// What the nodes say about one chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +46,9 @@ impl Service {
         let refs = references(&ids, &holdings, &silent, self.format.chunk_size, &map)?;
         // A plain client keeps no log, so what it is told must hold.
         let name = path.clone();
-        let made = self.ops.call(true, move |namespace| namespace.announce(&name, refs)).await?;
+        let degraded = degraded(&ids, &holdings, &map);
+        let work = move |namespace: &mut Namespace| namespace.announce(&name, &refs, &degraded);
+        let made = self.ops.call(true, work).await?;
         made.map_err(|error| status::from_fs(error, format!("{path}: {error}")))?;
         Ok(pb::ManifestResponse { status: "ok".into() })
     }
@@ -167,6 +170,14 @@ fn references(
     Ok(refs)
 }
 
+/// The groups of chunks that fewer targets hold than the file system wants copies: whoever heals looks
+/// at those first.
+fn degraded(ids: &[ChunkId], holdings: &Holdings, map: &ClusterMap) -> Vec<u32> {
+    let lacks = |id: &&ChunkId| holdings.get(id).is_none_or(|held| held.copies < map.replicas);
+    let groups: BTreeSet<u32> = ids.iter().filter(lacks).map(|id| map.group(id).0).collect();
+    groups.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +193,16 @@ mod tests {
         };
         let holdings = ids.iter().zip(lengths).filter_map(held).collect();
         references(&ids, &holdings, &[], 4096, &map())
+    }
+
+    #[test]
+    fn groups_with_too_few_copies_are_named_once() {
+        let map = map();
+        let ids: Vec<_> = (0..3u8).map(|i| ChunkId::of(&[i])).collect();
+        let held = |copies| Holding { stored_len: 1, copies };
+        let holdings = [(ids[0], held(2)), (ids[1], held(1)), (ids[2], held(3))].into();
+        let named = degraded(&[ids[0], ids[1], ids[1], ids[2]], &holdings, &map);
+        assert_eq!(named, [map.group(&ids[1]).0]);
     }
 
     #[test]

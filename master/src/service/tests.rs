@@ -57,6 +57,8 @@ async fn a_file_of_chunks_is_announced_listed_read_and_replaced() {
         let mut calls = master.calls_as(Greeting::new(None, None)).await;
         let (whole, tail) = (storage.hold(&[1; CHUNK as usize]).await, storage.hold(b"tail").await);
         announce(&mut calls, "a/b/file", &[&whole, &whole, &tail]).await.unwrap();
+        // Two copies are wanted and there is one node.
+        assert!(!master.status().await.degraded_groups.is_empty());
         announce(&mut calls, "empty", &[]).await.unwrap();
         let found = manifest_of(&mut calls, "/a/b/file").await.unwrap();
         assert_eq!(found.size, u64::from(2 * CHUNK) + 4);
