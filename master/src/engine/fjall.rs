@@ -46,7 +46,8 @@ const JOURNALS_BYTES: u64 = 256 << 20;
 const RESERVES: [u64; 2] = [256 << 20, 64 << 20];
 /// The same as a fraction of the disk, for small disks.
 const RESERVE_FRACTIONS: [u64; 2] = [20, 100];
-const SPACE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Short, so that nobody else on the disk can fill the last reserve between two looks.
+const SPACE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// An engine whose files lie in one directory.
 pub struct FjallEngine {
@@ -252,7 +253,7 @@ enum Level {
     Full,
 }
 
-/// What is left on the disk, asked at most twice a second.
+/// What is left on the disk, asked once in a while.
 struct Space {
     directory: PathBuf,
     started: Instant,

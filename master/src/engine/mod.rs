@@ -87,7 +87,7 @@ pub trait Engine: Reader {
     fn commit(&self, batch: Batch, epoch: u64) -> Result<(), EngineError>;
     /// Makes everything committed before this call survive power loss. An error is final.
     fn sync(&self) -> Result<(), EngineError>;
-    /// Whether there is room for more than deletions. Cheap; may lag behind by a second.
+    /// Whether there is room for more than deletions. Cheap; may lag behind a little.
     fn has_room(&self) -> bool {
         true
     }

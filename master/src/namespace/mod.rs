@@ -266,7 +266,7 @@ impl Namespace {
         let result = self.commit_group();
         if result.is_err() {
             self.group.forget();
-            self.reclaim.look_again();
+            self.reclaim.look_again(self.settled);
             self.load()?;
         }
         result

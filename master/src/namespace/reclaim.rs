@@ -1,5 +1,5 @@
 //! Freeing, in bounded steps, what deletions and truncations left behind: orphans that nobody held
-//! after a start, the lists and attributes of inodes that are gone, segments cut off files.
+//! after a start or whose release could not be stored, the lists and attributes of inodes that are gone, segments cut off files.
 
 use super::Namespace;
 use crate::{
@@ -19,7 +19,7 @@ const LISTS: usize = 4;
 /// Where each kind of work goes on; `None`: there is none. Positions save passing over the many rows
 /// that are already deleted.
 pub(super) struct Progress {
-    /// The next orphan to be looked at after a start.
+    /// The next orphan to be looked at, after a start or after a group was undone.
     orphans: Option<u64>,
     /// The smallest inode that may have a `dead` row.
     dead: Option<u64>,
@@ -33,9 +33,9 @@ impl Progress {
         Self { orphans: None, dead: Some(0), cut: Some(0) }
     }
 
-    /// As far as it is not known, everything may be left.
-    pub(super) fn look_again(&mut self) {
-        *self = Self { orphans: self.orphans, ..Self::at_start() };
+    /// A group was undone: everything may be left, also orphans whose last holder is gone.
+    pub(super) fn look_again(&mut self, settled: bool) {
+        *self = Self { orphans: settled.then_some(0), ..Self::at_start() };
     }
 
     pub(super) fn wake_dead(&mut self, ino: u64) {

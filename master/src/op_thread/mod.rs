@@ -156,7 +156,7 @@ pub(crate) fn start(
     failure: Arc<Failure>,
 ) -> std::io::Result<(OpQueue, JoinHandle<()>)> {
     let (jobs, queue) = mpsc::channel(QUEUE);
-    let thread = OpThread { namespace, durability, queue };
+    let thread = OpThread { namespace, durability, queue, cramped: false };
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(move || thread.run()));
         let why = match outcome {
@@ -175,6 +175,9 @@ struct OpThread {
     namespace: Namespace,
     durability: Arc<Durability>,
     queue: mpsc::Receiver<Job>,
+    /// Since a commit was refused for want of room, until one succeeds: each job is a group of its own,
+    /// so that what only reads is not refused together with what writes.
+    cramped: bool,
 }
 
 impl OpThread {
@@ -195,6 +198,7 @@ impl OpThread {
             let mut group = Vec::new();
             let mut next = Some(first);
             let mut stop = false;
+            let most = if self.cramped { 1 } else { GROUP };
             while let Some(job) = next {
                 match job {
                     Job::Op(op) => {
@@ -210,7 +214,7 @@ impl OpThread {
                         break;
                     }
                 }
-                next = if group.len() < GROUP { self.queue.try_recv().ok() } else { None };
+                next = if group.len() < most { self.queue.try_recv().ok() } else { None };
             }
             self.finish(group)?;
             if stop {
@@ -255,7 +259,9 @@ impl OpThread {
         if !self.namespace.is_dirty() {
             return Ok(false);
         }
-        self.namespace.commit().map(|()| true)
+        let result = self.namespace.commit();
+        self.cramped = matches!(result, Err(EngineError::NoSpace));
+        result.map(|()| true)
     }
 
     fn deliver(&self, group: Vec<Executed>, changed: bool) {

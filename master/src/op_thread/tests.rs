@@ -142,7 +142,12 @@ async fn a_full_disk_refuses_changes_and_goes_on_reading() {
     assert!(seq == 2 && matches!(attr, pb::reply::Kind::Attr(_)), "{attr:?}");
     // It was in the group that failed, or before it.
     assert!(matches!(call.await.unwrap(), Ok(()) | Err(CallError::NoSpace)));
-    assert_eq!(bench.ops.call(false, |n| n.put_node(&node())).await, Err(CallError::NoSpace));
+    let store = |ops: OpQueue| async move { ops.call(false, |n| n.put_node(&node())).await };
+    assert_eq!(store(bench.ops.clone()).await, Err(CallError::NoSpace));
+    // Calls that change nothing are answered, also when they are queued with some that do.
+    let (ops, others) = (bench.ops.clone(), bench.ops.clone());
+    let (writes, reads) = tokio::join!(store(others), ops.call(true, |n| n.counters().files));
+    assert_eq!((writes, reads), (Err(CallError::NoSpace), Ok(0)));
     bench.set(0);
     bench.submit(1, create("a")).await;
     let (seq, entry) = bench.reply().await;
@@ -161,6 +166,31 @@ fn node() -> cairn_proto::Node {
         state: cairn_proto::NodeState::Up,
         name: String::new(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_freed_on_a_full_disk_is_freed_when_there_is_room() {
+    let mut bench = Bench::start().await;
+    bench.submit(1, create("a")).await;
+    let ino = ino_of(&bench.reply().await.1);
+    bench.ops.call(false, Namespace::settle).await.unwrap();
+    let unlink = pb::Unlink { parent: 1, name: b"a"[..].into() };
+    bench.submit(2, pb::op::Kind::Unlink(unlink)).await;
+    bench.reply().await;
+    let orphans = |ops: OpQueue| async move { ops.call(false, |n| n.counters().orphans).await };
+    assert_eq!(orphans(bench.ops.clone()).await, Ok(1));
+    bench.set(FULL);
+    bench.submit(3, pb::op::Kind::Release(pb::Release { inodes: vec![ino] })).await;
+    bench.reply().await;
+    assert_eq!(orphans(bench.ops.clone()).await, Ok(1));
+    bench.set(0);
+    for _ in 0..1000 {
+        if orphans(bench.ops.clone()).await == Ok(0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("the orphan stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
