@@ -274,6 +274,14 @@ impl TestNode {
     }
 
     pub(crate) async fn report(&self, leaving: bool) {
+        self.report_status(leaving, None).await;
+    }
+
+    pub(crate) async fn report_status(
+        &self,
+        leaving: bool,
+        status: Option<pb::NodeStatusResponse>,
+    ) {
         let node = pb::Node {
             node_id: self.id.to_string(),
             host: "127.0.0.1".into(),
@@ -282,7 +290,7 @@ impl TestNode {
             name: format!("n{}", self.port),
             ..Default::default()
         };
-        let report = pb::NodeReport { node: Some(node), leaving, ..Default::default() };
+        let report = pb::NodeReport { node: Some(node), leaving, status, ..Default::default() };
         self.reports.send(report).await.unwrap();
     }
 }
@@ -291,6 +299,14 @@ impl TestNode {
 #[derive(Clone, Default)]
 pub(crate) struct TestStorage {
     pub(crate) chunks: Arc<Mutex<HashMap<ChunkId, Bytes>>>,
+    /// What it says of itself.
+    pub(crate) status: Arc<Mutex<pb::NodeStatusResponse>>,
+}
+
+/// The status of a node whose disks work or have failed.
+pub(crate) fn disks(failed: &[bool]) -> pb::NodeStatusResponse {
+    let disk = |failed: &bool| pb::DiskStatus { failed: *failed, ..Default::default() };
+    pb::NodeStatusResponse { disks: failed.iter().map(disk).collect(), ..Default::default() }
 }
 
 impl TestStorage {
@@ -361,7 +377,7 @@ impl StorageService for TestStorage {
         &self,
         _request: Request<pb::NodeStatusRequest>,
     ) -> Result<Response<pb::NodeStatusResponse>, Status> {
-        Ok(Response::new(pb::NodeStatusResponse::default()))
+        Ok(Response::new(self.status.lock().await.clone()))
     }
 
     async fn hello(

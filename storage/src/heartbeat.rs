@@ -137,15 +137,19 @@ impl Heartbeat {
                     }
                     None => return Err(Lost::Away("it closed the connection".into())),
                 },
-                _ = ticks.tick() => {
-                    match reports.try_send(self.report(false).await) {
-                        // A report that cannot leave is out of date anyway.
-                        Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
-                        Err(mpsc::error::TrySendError::Closed(_)) => {
-                            return Err(Lost::Away("the connection broke".into()));
-                        }
-                    }
-                }
+                _ = ticks.tick() => self.send_report(&reports).await?,
+                // Clients wait for a map without this node.
+                () = self.store.disk_failure() => self.send_report(&reports).await?,
+            }
+        }
+    }
+
+    async fn send_report(&self, reports: &mpsc::Sender<pb::NodeReport>) -> Result<(), Lost> {
+        match reports.try_send(self.report(false).await) {
+            // A report that cannot leave is out of date anyway.
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                Err(Lost::Away("the connection broke".into()))
             }
         }
     }

@@ -2,10 +2,16 @@
 //! two calls that a node makes and writes down what it is told.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
-use std::{net::SocketAddr, path::Path, pin::Pin, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cairn_proto::{
-    ClusterMap,
+    ChunkError, ChunkId, ClusterMap, NodeId,
     handshake::Doorkeeper,
     pb::{
         self,
@@ -15,11 +21,17 @@ use cairn_proto::{
 };
 use cairn_storage::{
     config::Config,
+    disk::fault::{Call, FaultDisk},
     format::{NewNode, format},
+    heartbeat::{Heartbeat, describe},
+    segment::writer::SegmentShape,
     server::{self, Running},
+    service::Stopping,
+    status::Identity,
+    store::{Store, StoreLimits, Volume, VolumeSetup},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -220,5 +232,51 @@ async fn a_master_of_another_file_system_is_not_reported_to() {
     let node = serve(&dir, master.address).await;
     assert!(timeout(Duration::from_millis(300), master.reports.recv()).await.is_err());
     node.stop().await;
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_is_reported_at_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    let disk = FaultDisk::new(64 << 20);
+    let volume = Volume::open(VolumeSetup {
+        name: "broken".into(),
+        disk: Arc::new(disk.clone()),
+        index_dir: tmp.path().join("index"),
+        index_cache: 1 << 20,
+        shape: SegmentShape { bytes: 1 << 20, chunk_size: 65536 },
+        reserve: Some(0),
+        fs: FS,
+    });
+    let limits = StoreLimits { chunk_size: 65536, put_bytes: 1 << 20, get_bytes: 1 << 20 };
+    let store = Arc::new(Store::new(vec![volume.unwrap()], limits).0);
+    let node_id = NodeId(Uuid::from_u128(3));
+    let identity =
+        Arc::new(Identity { node_id, name: "node1".into(), fs: FS, started: Instant::now() });
+    // Reports at their own pace would come every eight seconds.
+    let orders = pb::NodeOrders { report_ms: 10_000, ..orders(1) };
+    let mut master = Master::start("127.0.0.1:0".parse().unwrap(), FS, orders);
+    let heartbeat = Heartbeat {
+        master: master.address.to_string(),
+        token: None,
+        node: describe(&identity, "127.0.0.1".into(), 1, String::new(), &store),
+        identity,
+        store: Arc::clone(&store),
+        map: watch::Sender::new(None),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let beating = tokio::spawn(heartbeat.run(Stopping::new(stopped)));
+    let failed = |report: &pb::NodeReport| report.status.as_ref().unwrap().disks[0].failed;
+    master.until(|r| r.map_epoch == 9 && !failed(r)).await;
+
+    disk.fail_always(Call::Sync, 5);
+    let data = bytes::Bytes::from_static(b"chunk");
+    let began = Instant::now();
+    let outcome = store.put(vec![(ChunkId::of(&data), data)]).await;
+    assert_eq!(outcome, [Err(ChunkError::DiskFailed)]);
+    master.until(failed).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    stop.send_replace(true);
+    timeout(PATIENCE, beating).await.unwrap().unwrap();
     master.stop().await;
 }

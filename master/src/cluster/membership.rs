@@ -2,7 +2,8 @@
 //!
 //! A node is *up* while something vouches for it (its own report stream, or probes for a node that was
 //! registered by a call), *suspect* as soon as nothing does, *down* after a longer silence or when it
-//! said that it leaves. Every caller passes the time; nothing here waits. [`Membership::take_changed`]
+//! said that it leaves. One whose disks have all failed is suspect at best: it may still be read from,
+//! and takes no writes. Every caller passes the time; nothing here waits. [`Membership::take_changed`]
 //! hands out the nodes once after each change that belongs into a new cluster map.
 //!
 //! An empty name marks a node that was registered by a call: those have no stream of their own.
@@ -14,6 +15,8 @@ use std::{
 
 use cairn_proto::{Node, NodeId, NodeState, limits::NODES_MAX, pb};
 use thiserror::Error;
+
+use crate::nodes::probe::Health;
 
 const GIB: u64 = 1 << 30;
 /// How long a node that was not reachable stays suspect although it reports.
@@ -100,6 +103,11 @@ impl Member {
         now.saturating_duration_since(self.heard)
     }
 
+    /// Whether it said that no disk of its is left that works.
+    fn is_broken(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| Health::of(status) == Health::Broken)
+    }
+
     fn vouched_for(&self, now: Instant, patience: &Patience) -> bool {
         self.voucher != Voucher::None && self.silence(now) < patience.suspect_after
     }
@@ -114,7 +122,7 @@ impl Member {
             return NodeState::Down;
         }
         let distrusted = self.distrusted_until.is_some_and(|until| now < until);
-        if self.vouched_for(now, patience) && !distrusted {
+        if self.vouched_for(now, patience) && !distrusted && !self.is_broken() {
             NodeState::Up
         } else {
             NodeState::Suspect
@@ -235,14 +243,14 @@ impl Membership {
         }
     }
 
-    /// A call registers the node; `alive` says whether it could be reached.
+    /// A call registers the node; `health` says how it was found.
     ///
     /// # Errors
     /// When a node with this id reports from another address, or the map is full.
     pub(crate) fn register(
         &mut self,
         node: Node,
-        alive: bool,
+        health: Health,
         now: Instant,
     ) -> Result<(), Refusal> {
         let patience = self.patience;
@@ -262,31 +270,31 @@ impl Membership {
         member.left = false;
         member.awaited = false;
         self.changed |= differs;
-        self.probed(id, alive, now);
+        self.probed(id, health, now);
         Ok(())
     }
 
-    /// A probe says whether the node can be reached: all there is to go by for one that was registered
-    /// by a call, and the end or the continuation of distrust.
-    pub(crate) fn probed(&mut self, id: NodeId, alive: bool, now: Instant) {
+    /// A probe says how the node is: all there is to go by for one that was registered by a call, and
+    /// the end or the continuation of distrust.
+    pub(crate) fn probed(&mut self, id: NodeId, health: Health, now: Instant) {
         let Some(member) = self.members.get_mut(&id.0) else { return };
-        if member.distrusted_until.is_some() {
-            member.distrusted_until = (!alive).then(|| now + DISTRUST);
+        if member.distrusted_until.is_some() || health == Health::Broken {
+            member.distrusted_until = (health != Health::Well).then(|| now + DISTRUST);
         }
         if member.is_foreign() {
-            if alive {
+            if health == Health::Gone {
+                member.voucher = Voucher::None;
+            } else {
                 member.voucher = Voucher::Probe;
                 member.heard = now;
                 member.left = false;
-            } else {
-                member.voucher = Voucher::None;
             }
             member.awaited = false;
         }
         self.settle(id, now);
     }
 
-    /// The node could not be reached although it reports: suspect until a probe succeeds or, when none
+    /// The node could not be used although it reports: suspect until a probe succeeds or, when none
     /// is made, for a few seconds.
     pub(crate) fn distrust(&mut self, id: NodeId, now: Instant) {
         if let Some(member) = self.members.get_mut(&id.0) {
@@ -337,9 +345,12 @@ fn or_address(node: &Node) -> String {
 }
 
 /// The weight for what the node says about its disks: GiB of capacity, at least 1. Differences of
-/// less than an eighth are ignored, because every change of a weight moves data.
+/// less than an eighth are ignored, because every change of a weight moves data; so is a node without
+/// any disk that works, because what it holds stays where it is looked for.
 fn weight(before: u32, status: Option<&pb::NodeStatusResponse>) -> u32 {
-    let Some(status) = status else { return before.max(1) };
+    let Some(status) = status.filter(|status| Health::of(status) != Health::Broken) else {
+        return before.max(1);
+    };
     let capacity = status
         .disks
         .iter()
@@ -456,10 +467,10 @@ mod tests {
         m.report(LinkId(1), node(1, 9001), None, t + ms(3000)).unwrap();
         assert_eq!(state(&m, 1), NodeState::Up);
         m.distrust(id, t + ms(3000));
-        m.probed(id, false, t + ms(3500));
+        m.probed(id, Health::Gone, t + ms(3500));
         m.report(LinkId(1), node(1, 9001), None, t + ms(6400)).unwrap();
         assert_eq!(state(&m, 1), NodeState::Suspect, "a failed probe prolongs it");
-        m.probed(id, true, t + ms(6400));
+        m.probed(id, Health::Well, t + ms(6400));
         assert_eq!(state(&m, 1), NodeState::Up);
     }
 
@@ -468,18 +479,57 @@ mod tests {
         let t = Instant::now();
         let foreign = Node { name: String::new(), ..node(1, 9001) };
         let mut m = Membership::new(PATIENCE, vec![], t);
-        m.register(foreign.clone(), true, t).unwrap();
+        m.register(foreign.clone(), Health::Well, t).unwrap();
         assert_eq!(state(&m, 1), NodeState::Up);
-        m.probed(foreign.id, false, t + ms(500));
+        m.probed(foreign.id, Health::Gone, t + ms(500));
         assert_eq!(state(&m, 1), NodeState::Suspect);
-        m.probed(foreign.id, true, t + ms(1000));
+        m.probed(foreign.id, Health::Well, t + ms(1000));
         assert_eq!(state(&m, 1), NodeState::Up);
         m.report(LinkId(1), node(1, 9001), None, t + ms(1100)).unwrap();
-        m.probed(foreign.id, false, t + ms(1200));
+        m.probed(foreign.id, Health::Gone, t + ms(1200));
         assert_eq!(state(&m, 1), NodeState::Up, "its own reports count for more");
-        m.register(foreign, true, t + ms(1300)).unwrap();
+        m.register(foreign, Health::Well, t + ms(1300)).unwrap();
         let elsewhere = Node { name: String::new(), ..node(1, 9009) };
-        assert!(m.register(elsewhere, true, t + ms(1300)).is_err());
+        assert!(m.register(elsewhere, Health::Well, t + ms(1300)).is_err());
+    }
+
+    #[test]
+    fn a_node_without_a_disk_that_works_is_suspect_until_it_says_otherwise() {
+        let t = Instant::now();
+        let mut m = Membership::new(PATIENCE, vec![], t);
+        let failed = |all: bool| {
+            let mut status = disks(50).unwrap();
+            status.disks.extend(disks(50).unwrap().disks);
+            status.disks[0].failed = true;
+            status.disks[1].failed = all;
+            Some(status)
+        };
+        m.report(LinkId(1), node(1, 9001), disks(100), t).unwrap();
+        m.report(LinkId(1), node(1, 9001), failed(false), t + ms(100)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Up, "one disk goes on");
+        m.take_changed();
+        m.report(LinkId(1), node(1, 9001), failed(true), t + ms(200)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Suspect);
+        assert_eq!(m.take_changed().unwrap()[0].weight, 50, "its chunks are looked for as before");
+        m.report(LinkId(1), node(1, 9001), failed(true), t + ms(60_000)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Suspect, "it is there, though");
+        m.report(LinkId(2), node(1, 9001), disks(50), t + ms(60_100)).unwrap();
+        assert_eq!(state(&m, 1), NodeState::Up);
+    }
+
+    #[test]
+    fn a_registered_node_whose_disks_failed_is_suspect_but_there() {
+        let t = Instant::now();
+        let foreign = Node { name: String::new(), ..node(1, 9001) };
+        let mut m = Membership::new(PATIENCE, vec![], t);
+        m.register(foreign.clone(), Health::Broken, t).unwrap();
+        for seconds in 1..60 {
+            m.probed(foreign.id, Health::Broken, t + ms(1000 * seconds));
+            m.tick(t + ms(1000 * seconds + 500));
+            assert_eq!(state(&m, 1), NodeState::Suspect);
+        }
+        m.probed(foreign.id, Health::Well, t + ms(60_000));
+        assert_eq!(state(&m, 1), NodeState::Up);
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! Looking for oneself: a client reports a node, or a node has no stream that would speak for it.
+//! Looking for oneself: a client reports a node, or a node has no stream that would speak for it. A
+//! node that answers but has no disk left that works is no better than one that does not.
 
 use std::sync::Arc;
 
 use cairn_proto::{Node, NodeId};
 
 use super::{Cluster, membership::Refusal};
+use crate::nodes::probe::Health;
 
-/// A client cannot reach the node `id`. Returns when the master has made up its mind; if it agrees, a
+/// A client cannot reach the node `id`, or cannot write there. Returns when the master has made up its mind; if it agrees, a
 /// new map is on its way.
 pub(crate) async fn reported(cluster: &Cluster, id: NodeId) {
     let fresh_for = cluster.patience.suspect_after / 2;
@@ -19,7 +21,7 @@ pub(crate) async fn reported(cluster: &Cluster, id: NodeId) {
     if !node.state.takes_writes() {
         return;
     }
-    if !fresh || !cluster.prober.answers(&node).await {
+    if !fresh || cluster.prober.look(&node).await != Health::Well {
         cluster.with(|members, now| members.distrust(id, now));
     }
 }
@@ -32,8 +34,8 @@ pub(crate) fn probe_doubtful(cluster: &Arc<Cluster>) {
     for node in doubtful {
         let cluster = Arc::clone(cluster);
         tokio::spawn(async move {
-            let alive = cluster.prober.answers(&node).await;
-            cluster.with(|members, now| members.probed(node.id, alive, now));
+            let health = cluster.prober.look(&node).await;
+            cluster.with(|members, now| members.probed(node.id, health, now));
         });
     }
 }
@@ -43,6 +45,6 @@ pub(crate) fn probe_doubtful(cluster: &Arc<Cluster>) {
 /// # Errors
 /// When another process has its id, or the map is full.
 pub(crate) async fn register(cluster: &Cluster, node: Node) -> Result<(), Refusal> {
-    let alive = cluster.prober.answers(&node).await;
-    cluster.with(|members, now| members.register(node, alive, now))
+    let health = cluster.prober.look(&node).await;
+    cluster.with(|members, now| members.register(node, health, now))
 }

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::{WINDOW, WINDOW_HARD, outbox::Outbox, registry::Registry};
 use crate::{
     config::EngineKind,
-    testing::{ENGINES, TestClient, TestMaster, TestNode, create, eventually, ino_of},
+    testing::{
+        ENGINES, TestClient, TestMaster, TestNode, TestStorage, create, disks, eventually, ino_of,
+    },
 };
 
 fn state(map: &pb::ClusterMap, id: Uuid) -> Option<NodeState> {
@@ -325,6 +327,36 @@ async fn a_node_that_a_client_cannot_reach_becomes_suspect_although_it_reports()
     let nonsense = pb::ReportNode { node_id: "node1".into(), ..Default::default() };
     let reply = client.op(pb::op::Kind::ReportNode(nonsense)).await;
     assert_eq!(error(&reply), FsError::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_node_whose_disks_have_all_failed_takes_no_writes_from_then_on() {
+    let master = TestMaster::start(EngineKind::Memory).await;
+    let storage = TestStorage::default();
+    let (port, _) = storage.serve().await;
+    let node = TestNode::join(&master, Uuid::new_v4(), port).await;
+    let mut client = master.client().await;
+    client.maps.push(client.welcome.map.clone().unwrap());
+    let up = client.map_where(|m| state(m, node.id) == Some(NodeState::Up)).await;
+
+    // The node says so itself.
+    node.report_status(false, Some(disks(&[true, false]))).await;
+    let begin = Instant::now();
+    node.report_status(false, Some(disks(&[true, true]))).await;
+    let later = |m: &pb::ClusterMap, wanted| state(m, node.id) == Some(wanted);
+    let suspect = client.map_where(|m| later(m, NodeState::Suspect)).await;
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert_eq!(suspect.epoch, up.epoch + 1, "one failed disk of two makes no new map");
+    node.report_status(false, Some(disks(&[false, false]))).await;
+    let again = client.map_where(|m| m.epoch > suspect.epoch && later(m, NodeState::Up)).await;
+
+    // A client says so, and the master finds it true.
+    *storage.status.lock().await = disks(&[true]);
+    let report = pb::ReportNode { node_id: node.id.to_string(), ..Default::default() };
+    let begin = Instant::now();
+    client.op(pb::op::Kind::ReportNode(report)).await;
+    client.map_where(|m| m.epoch > again.epoch && later(m, NodeState::Suspect)).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use std::sync::{
 };
 
 use cairn_proto::{ChunkError, ChunkId};
+use futures_util::future::select_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use verify::Checked;
@@ -138,6 +139,12 @@ impl Store {
     /// For people and heartbeats. Blocks briefly.
     pub fn status(&self) -> Vec<VolumeStatus> {
         self.volumes.iter().map(Volume::status).collect()
+    }
+
+    /// Returns once after each failure of a disk. Cancel-safe; for one who waits.
+    pub async fn disk_failure(&self) {
+        let failures = self.volumes.iter().map(|volume| Box::pin(volume.failure()));
+        select_all(failures).await;
     }
 
     /// Runs other blocking work on the bounded threads that reads use.

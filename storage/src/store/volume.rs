@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
@@ -61,6 +61,8 @@ pub struct VolumeState {
     /// Bytes of the newest segment that are allocated and unused.
     pub(super) allocated: AtomicU64,
     pub(super) failed: AtomicBool,
+    /// Told once, when the disk fails.
+    failure: Notify,
 }
 
 /// See the module.
@@ -92,6 +94,7 @@ impl VolumeState {
                 "cannot {action} this disk: {error}. It takes no more chunks; the others go on. \
                  Replace the disk, or check it and start the node again"
             );
+            self.failure.notify_one();
         }
         ChunkError::DiskFailed
     }
@@ -123,6 +126,7 @@ impl Volume {
             reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
             allocated: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            failure: Notify::new(),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
@@ -224,6 +228,11 @@ impl Volume {
     /// `DiskFailed` when the index cannot be written.
     pub fn store_epoch(&self, epoch: u64) -> Result<(), ChunkError> {
         self.state.index.store_epoch(epoch).map_err(|e| self.state.fail("write the index of", &e))
+    }
+
+    /// Returns once after the disk has failed. Cancel-safe; for one who waits.
+    pub async fn failure(&self) {
+        self.state.failure.notified().await;
     }
 
     /// Whether it takes no more puts.
