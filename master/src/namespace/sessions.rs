@@ -176,7 +176,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// All sessions that were opened and have not expired, connected or not.
+    /// All sessions that were opened and have not ended, connected or not, in the order of their ids.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let info = |(id, session): (&u64, &Session)| SessionInfo {
             id: SessionId(*id),

@@ -92,7 +92,8 @@ impl Service {
     ) -> Result<Vec<String>, Status> {
         let mut made: HashMap<(Option<ChunkId>, u32, u32), ChunkId> = HashMap::new();
         let mut chunks = Vec::with_capacity(page.refs.len());
-        for (index, chunk) in (first..).zip(&page.refs) {
+        // In this order: `first` comes from the caller, and there may be nothing after it.
+        for (chunk, index) in page.refs.iter().zip(first..) {
             let len = range::len_within(index, page.size, self.format.chunk_size);
             let id = match chunk {
                 Some(c) if c.stored_len == len && c.logical_len == len => c.id,

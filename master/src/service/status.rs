@@ -20,7 +20,9 @@ impl Service {
             session_id: session.id.0,
             client_name: session.client_name.clone(),
             connected: session.connection().is_some(),
-            open_inodes: known.iter().find(|k| k.id == session.id).map_or(0, |k| k.open_inodes),
+            open_inodes: known
+                .binary_search_by_key(&session.id, |k| k.id)
+                .map_or(0, |found| known[found].open_inodes),
             idle_ms: milliseconds(session.silence(now)),
         };
         let mut sessions: Vec<_> = self.sessions.registry.all().into_iter().map(session).collect();

@@ -175,6 +175,10 @@ async fn a_page_of_a_file_that_changed_meanwhile_is_refused() {
     request.page_token = first.next_page_token;
     let second = calls.get_manifest(request.clone()).await.unwrap().into_inner();
     assert_eq!((second.chunks.len(), second.next_page_token.as_str()), (1, ""));
+    let (version, _) = request.page_token.split_once('-').unwrap();
+    request.page_token = format!("{version}-{}", u64::MAX);
+    let beyond = calls.get_manifest(request.clone()).await.unwrap().into_inner();
+    assert_eq!((beyond.chunks.len(), beyond.next_page_token.as_str()), (0, ""));
     request.page_token = "nonsense".into();
     let refused = calls.get_manifest(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
