@@ -167,8 +167,9 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         sync_interval: Duration::from_millis(args.sync_interval),
         data: args.data,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread for the network beside the op thread and the sync thread: a second worker would only
+    // be woken to find that there is nothing left to do.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;

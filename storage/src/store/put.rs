@@ -9,6 +9,9 @@ use futures_util::future::join_all;
 use super::{Store, writer::Outcome};
 use crate::segment::writer::Record;
 
+/// Hashing so little takes less time than handing it to another thread.
+const INLINE: usize = 16 * 1024;
+
 /// A chunk to store, not yet checked.
 pub(super) type Unchecked = (ChunkId, Bytes);
 
@@ -22,7 +25,12 @@ impl Store {
     /// May be dropped at any time: then it is open which of the chunks are stored.
     pub async fn put(self: &Arc<Self>, chunks: Vec<Unchecked>) -> Outcome {
         let store = Arc::clone(self);
-        let (mut outcome, mut pending) = self.hashers.run(move || store.check(chunks)).await;
+        let bytes: usize = chunks.iter().map(|(_, data)| data.len()).sum();
+        let (mut outcome, mut pending) = if bytes <= INLINE {
+            store.check(chunks)
+        } else {
+            self.hashers.run(move || store.check(chunks)).await
+        };
         // A disk may fail or fill up just now: then the chunk goes to the next.
         for _ in 0..self.volumes.len() {
             if pending.is_empty() {
