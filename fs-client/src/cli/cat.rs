@@ -7,6 +7,7 @@ use clap::Args;
 use super::{
     connection::Connection,
     failure::Failure,
+    output::{end_without_reader, unwritable},
     store::{Store, StorePath},
 };
 use crate::vfs::{OpenMode, Vfs};
@@ -31,7 +32,7 @@ impl Cat {
         for path in &self.paths {
             copy_out(&store, &StorePath::new(path), &mut out).await?;
         }
-        out.flush().map_err(|e| Failure::new(format!("standard output: {e}")))?;
+        out.flush().map_err(unwritable)?;
         store.close().await
     }
 }
@@ -59,6 +60,7 @@ pub(super) async fn copy_out(
         };
         offset += piece.len() as u64;
         if let Err(e) = out.write_all(&piece) {
+            end_without_reader(&e);
             break Err(Failure::new(format!("cannot write what {path} holds: {e}")));
         }
     };

@@ -12,6 +12,7 @@ use clap::Args;
 use super::{
     connection::Connection,
     failure::Failure,
+    output::unwritable,
     store::{Store, StorePath},
 };
 use crate::vfs::DirItem;
@@ -111,10 +112,6 @@ impl Level {
         }
         Ok(item)
     }
-}
-
-fn unwritable(error: io::Error) -> Failure {
-    Failure::new(format!("standard output: {error}"))
 }
 
 /// `drwxr-xr-x`

@@ -4,6 +4,9 @@
 //! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense.
 #![expect(clippy::print_stdout, reason = "printing is what a command line is for")]
 
+#[macro_use]
+mod output;
+
 pub mod cat;
 pub mod connection;
 pub mod download;

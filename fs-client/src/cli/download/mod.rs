@@ -20,6 +20,7 @@ use super::{
     cat::copy_out,
     connection::Connection,
     failure::Failure,
+    output::unwritable,
     store::{Store, StorePath},
 };
 
@@ -50,7 +51,7 @@ impl Download {
         if self.out.as_os_str() == "-" {
             let mut out = std::io::stdout().lock();
             copy_out(&store, &path, &mut out).await?;
-            out.flush().map_err(|e| Failure::new(format!("standard output: {e}")))?;
+            out.flush().map_err(unwritable)?;
             return store.close().await;
         }
         let attr = store.resolve(&path).await?;
