@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::{connection::Connection, failure::Failure};
 use crate::{
     daemon::{self, Settings},
-    fuse::{MountSettings, mount_table},
+    fuse::{MountSettings, liveness, mount_table},
 };
 
 /// Show the store as a directory
@@ -226,18 +226,14 @@ fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         Failure::new(format!("{shown}: {e}; make the directory first: mkdir -p {shown}"))
     })?;
     if let Some(mount) = mount_table::find(&full) {
-        match fs::symlink_metadata(&full) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
-                super::umount::detach(&full)?;
-                eprintln!("cairn: {shown}: took away a mount whose daemon is gone");
-            }
-            _ if mount.is_cairn() => {
-                return Err(Failure::new(format!(
-                    "{shown}: {} is mounted there already; to end that: cairn umount {shown}",
-                    mount.source
-                )));
-            }
-            _ => {}
+        if liveness::is_dead(&full) {
+            super::umount::detach(&full)?;
+            eprintln!("cairn: {shown}: took away a mount whose daemon is gone");
+        } else if mount.is_cairn() {
+            return Err(Failure::new(format!(
+                "{shown}: {} is mounted there already; to end that: cairn umount {shown}",
+                mount.source
+            )));
         }
     }
     let metadata = fs::metadata(&full).map_err(|e| {
@@ -258,7 +254,7 @@ fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
 /// `path` without symbolic links, also when a dead mount is at its end.
 pub(super) fn full_path(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
             let path = std::path::absolute(path)?;
             match (path.parent(), path.file_name()) {
                 (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),

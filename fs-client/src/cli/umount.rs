@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{failure::Failure, mount::full_path};
-use crate::fuse::mount_table;
+use crate::fuse::{liveness, mount_table};
 
 /// How long to wait for the daemon to store what is left.
 const DAEMON_END: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ impl Umount {
             None => return Err(Failure::new(format!("nothing is mounted at {shown}"))),
         }
         let daemon = daemon_of(&full);
-        if self.lazy || is_dead(&full) {
+        if self.lazy || liveness::is_dead(&full) {
             detach(&full)?;
         } else {
             take_away(&full)?;
@@ -102,10 +102,6 @@ fn helper(full: &Path, options: &[&str]) -> Result<(), Failure> {
             full.display()
         ))),
     }
-}
-
-fn is_dead(full: &Path) -> bool {
-    fs::symlink_metadata(full).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 /// The process `cairn mount .. FULL ..`, if it was started with the full path, as the one in the

@@ -32,7 +32,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.named(req, parent, name, reply, async |vfs, caller, parent, name| {
             let attr = vfs.lookup(caller, parent, &name).await?;
-            Self::remember(&vfs, attr.ino, false);
+            Self::remember(&vfs, &attr, false);
             Ok(attr)
         });
     }
@@ -44,7 +44,11 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.task(req, reply, async move |vfs, caller| vfs.getattr(caller, ino(number)?).await);
+        self.task(req, reply, async move |vfs, caller| {
+            let attr = vfs.getattr(caller, ino(number)?).await?;
+            vfs.inodes().told(attr.ino, attr.data_version);
+            Ok(attr)
+        });
     }
 
     fn setattr(
@@ -68,7 +72,9 @@ impl Filesystem for Adapter {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = AttrChange { mode, uid, gid, size, atime, mtime, kill_suid_sgid: false };
         self.long_task(req, reply, async move |vfs, caller| {
-            vfs.setattr(caller, ino(number)?, change).await
+            let attr = vfs.setattr(caller, ino(number)?, change).await?;
+            vfs.inodes().told(attr.ino, attr.data_version);
+            Ok(attr)
         });
     }
 
@@ -88,7 +94,7 @@ impl Filesystem for Adapter {
     ) {
         self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
             let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
-            Self::remember(&vfs, attr.ino, true);
+            Self::remember(&vfs, &attr, true);
             Ok(attr)
         });
     }
@@ -104,7 +110,7 @@ impl Filesystem for Adapter {
     ) {
         self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
             let attr = vfs.mkdir(caller, parent, &name, mode).await?;
-            Self::remember(&vfs, attr.ino, true);
+            Self::remember(&vfs, &attr, true);
             Ok(attr)
         });
     }
@@ -132,7 +138,7 @@ impl Filesystem for Adapter {
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
         self.named(req, parent, link_name, reply, async move |vfs, caller, parent, name| {
             let attr = vfs.symlink(caller, parent, &name, target).await?;
-            Self::remember(&vfs, attr.ino, true);
+            Self::remember(&vfs, &attr, true);
             Ok(attr)
         });
     }
@@ -164,15 +170,16 @@ impl Filesystem for Adapter {
     ) {
         self.named(req, newparent, newname, reply, async move |vfs, caller, parent, name| {
             let attr = vfs.link(caller, ino(number)?, parent, &name).await?;
-            Self::remember(&vfs, attr.ino, false);
+            Self::remember(&vfs, &attr, false);
             Ok(attr)
         });
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let mode = OpenMode::from_flags(flags.0);
+        let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
         self.long_task(req, reply, async move |vfs, caller| {
             let opened = vfs.open(caller, ino(number)?, mode).await?;
+            notices.opened(&vfs, &opened);
             Ok((opened.fh, open_flags(mode, &opened)))
         });
     }
@@ -190,7 +197,7 @@ impl Filesystem for Adapter {
         let (how, exclusive) = (OpenMode::from_flags(flags), flags & libc::O_EXCL != 0);
         self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
             let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
-            Self::remember(&vfs, made.opened.attr.ino, made.created);
+            Self::remember(&vfs, &made.opened.attr, made.created);
             Ok((made, open_flags(how, &made.opened)))
         });
     }

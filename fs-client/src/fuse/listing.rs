@@ -59,8 +59,12 @@ impl Answer for PlusAnswer {
 impl PlusAnswer {
     /// False when the entry did not fit.
     fn add(&mut self, item: &DirItem, ttl: Duration) -> bool {
-        let (attr, ttl) = match item.attr {
-            Some(attr) => (self.vfs.merged(attr), ttl),
+        let (attr, ttl) = match item.attr.map(|attr| self.vfs.merged(attr)) {
+            // A page of the listing may be older than what the kernel knows: it may not keep that.
+            Some(attr) if self.vfs.inodes().told_newer(attr.ino, attr.data_version) => {
+                (attr, Duration::ZERO)
+            }
+            Some(attr) => (attr, ttl),
             // `.` and `..`: the kernel reads nothing but type and number.
             None => (dot(item), Duration::ZERO),
         };
@@ -71,6 +75,7 @@ impl PlusAnswer {
         }
         if item.attr.is_some() {
             self.vfs.inodes().looked_up(item.ino);
+            self.vfs.inodes().told(item.ino, attr.data_version);
         }
         true
     }

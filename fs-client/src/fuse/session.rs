@@ -41,7 +41,9 @@ impl Mounted {
     /// # Errors
     /// Why the kernel refuses.
     pub fn new(adapter: Adapter, settings: &MountSettings) -> io::Result<Self> {
+        let notices = adapter.notices.clone();
         let mut session = Session::new(adapter, &settings.at, &config(settings))?;
+        notices.connect(session.notifier());
         let unmounter = session.unmount_callable();
         let (tell, ended) = oneshot::channel();
         thread::Builder::new().name("fuse".into()).spawn(move || {

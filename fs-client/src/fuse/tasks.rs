@@ -5,13 +5,14 @@ use std::{
     ffi::OsStr, os::unix::ffi::OsStrExt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
-use cairn_proto::{FileName, FsError, Ino};
+use cairn_proto::{Attr, FileName, FsError, Ino};
 use fuser::{INodeNo, Request};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::{
     answer::{Answer, send},
+    notices::Notices,
     patience::within,
 };
 use crate::vfs::{Caller, Vfs};
@@ -25,13 +26,14 @@ const PROGRESS: u32 = 20;
 pub struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     pub(super) runtime: Handle,
+    pub(super) notices: Notices,
     deadline: Duration,
 }
 
 impl Adapter {
     /// Answers from `vfs` with tasks on `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration) -> Self {
-        Self { vfs, runtime, deadline }
+        Self { vfs, runtime, notices: Notices::default(), deadline }
     }
 
     /// Answers with the result of a task, within the deadline.
@@ -107,10 +109,11 @@ impl Adapter {
     }
 
     /// An entry that the kernel will remember; `made`: it was made a moment ago.
-    pub(super) fn remember(vfs: &Vfs, ino: Ino, made: bool) {
-        vfs.inodes().looked_up(ino);
+    pub(super) fn remember(vfs: &Vfs, attr: &Attr, made: bool) {
+        vfs.inodes().looked_up(attr.ino);
+        vfs.inodes().told(attr.ino, attr.data_version);
         if made {
-            vfs.inodes().has_no_xattrs(ino);
+            vfs.inodes().has_no_xattrs(attr.ino);
         }
     }
 }

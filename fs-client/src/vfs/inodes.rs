@@ -2,7 +2,7 @@
 //!
 //! An entry exists while the kernel remembers the inode (it counts lookups and tells with `forget`
 //! when it no longer does), so the table is bounded by the kernel's own inode cache. Without a
-//! kernel, nothing is entered. Nothing in here is needed for correctness.
+//! kernel, nothing is entered. What is not known costs a question, never correctness.
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,8 @@ struct Entry {
     lookups: u64,
     /// Version of the data that the kernel's page cache shows; 0: unknown.
     pages_version: u64,
+    /// Version of the data that the attributes which the kernel was told last belong to.
+    told_version: Option<u64>,
     /// When the inode was last known to have no extended attributes.
     no_xattrs: Option<Instant>,
     /// The inode had no file capabilities when the kernel asked first.
@@ -56,6 +58,32 @@ impl InodeTable {
     pub fn set_pages_version(&self, ino: Ino, version: u64) {
         if let Some(entry) = self.lock().get_mut(&ino) {
             entry.pages_version = version;
+        }
+    }
+
+    /// The kernel was told attributes that belong to `version` of the data. Of two answers it keeps
+    /// the one to the later question, so what was told last is what it knows, or it knows nothing.
+    pub fn told(&self, ino: Ino, version: u64) {
+        if let Some(entry) = self.lock().get_mut(&ino) {
+            let older = entry.told_version.is_some_and(|told| told > version);
+            entry.told_version = if older { None } else { Some(version) };
+        }
+    }
+
+    /// The version of the data that the kernel's attributes of `ino` belong to.
+    pub fn told_version(&self, ino: Ino) -> Option<u64> {
+        self.lock().get(&ino).and_then(|entry| entry.told_version)
+    }
+
+    /// Whether the kernel was told of a newer version than `version`.
+    pub fn told_newer(&self, ino: Ino, version: u64) -> bool {
+        self.told_version(ino).is_some_and(|told| told > version)
+    }
+
+    /// The kernel has dropped the attributes of `ino`.
+    pub fn forget_told(&self, ino: Ino) {
+        if let Some(entry) = self.lock().get_mut(&ino) {
+            entry.told_version = None;
         }
     }
 
@@ -138,6 +166,12 @@ mod tests {
         table.has_no_xattrs(Ino::ROOT);
         assert_eq!(table.pages_version(Ino::ROOT), 5);
         assert!(table.knows_no_xattrs(Ino::ROOT) && table.knows_no_capabilities(Ino::ROOT));
+        table.told(Ino::ROOT, 4);
+        table.told(Ino::ROOT, 5);
+        assert_eq!(table.told_version(Ino::ROOT), Some(5));
+        assert!(table.told_newer(Ino::ROOT, 4) && !table.told_newer(Ino::ROOT, 5));
+        table.told(Ino::ROOT, 4);
+        assert_eq!(table.told_version(Ino::ROOT), None, "which of them the kernel keeps is open");
         table.has_xattrs(Ino::ROOT);
         assert!(!table.knows_no_xattrs(Ino::ROOT) && !table.knows_no_capabilities(Ino::ROOT));
     }

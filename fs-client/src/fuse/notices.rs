@@ -1,0 +1,42 @@
+//! [`Notices`]: what the kernel has to forget, told to it unasked.
+//!
+//! The kernel limits reads to the length that it has cached. So before an open is answered whose file
+//! is not of the version that the kernel was told last, the cached attributes are dropped; the first
+//! read or stat after the open asks for them anew. Only attributes: the kernel drops the pages itself
+//! at an open without `FOPEN_KEEP_CACHE`, while dropping them from here could wait for a page that a
+//! request in the air has locked. Dropping attributes waits for no request, and replies to requests
+//! that the kernel sent before are not cached any longer.
+
+use std::sync::{Arc, OnceLock};
+
+use fuser::{INodeNo, Notifier};
+
+use crate::vfs::{Opened, Vfs};
+
+/// See the module's head. Silent until it is connected.
+#[derive(Clone, Debug, Default)]
+pub struct Notices(Arc<OnceLock<Notifier>>);
+
+impl Notices {
+    /// From now on notices reach the kernel.
+    pub fn connect(&self, notifier: Notifier) {
+        // Connected once, when the mount is made.
+        let _ = self.0.set(notifier);
+    }
+
+    /// To be called before `opened` is answered; not on a thread that serves requests.
+    pub(super) fn opened(&self, vfs: &Vfs, opened: &Opened) {
+        let attr = &opened.attr;
+        let told = vfs.inodes().told_version(attr.ino);
+        if told == Some(attr.data_version) {
+            return;
+        }
+        let Some(notifier) = self.0.get() else { return };
+        if let Err(error) = notifier.inval_inode(INodeNo(attr.ino.get()), -1, 0)
+            && error.raw_os_error() != Some(libc::ENOENT)
+        {
+            tracing::debug!(ino = %attr.ino, %error, "the kernel does not take a notice");
+        }
+        vfs.inodes().forget_told(attr.ino);
+    }
+}
