@@ -250,7 +250,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.long_task(req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
+        self.closing_task(req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
     }
 
     fn release(

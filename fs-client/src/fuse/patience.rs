@@ -1,8 +1,14 @@
 //! How long an operation may take, and when its caller no longer wants it.
+//!
+//! A program that handles Ctrl+C goes on after the interrupted call: it closes its files and ends. The
+//! signal is no longer pending then, so it is remembered for [`AFTERWARDS`] who was interrupted: a close
+//! by such a process does not wait either. Bytes that were written are still written back.
 
 use std::{
+    collections::HashMap,
     fs,
     pin::pin,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,12 +25,40 @@ const STOPPING: u64 =
 const PAUSING: u64 =
     bit(libc::SIGSTOP) | bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
 
-/// The result of `work`, within `limit` and while process `pid` wants it.
+/// How long the closes of a process that was interrupted are not waited for.
+const AFTERWARDS: Duration = Duration::from_secs(5);
+/// Processes remembered at most.
+const REMEMBERED: usize = 1024;
+
+/// Which threads were interrupted, and when.
+#[derive(Debug, Default)]
+pub struct Interruptions(Mutex<HashMap<u32, Instant>>);
+
+impl Interruptions {
+    fn note(&self, pid: u32) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() >= REMEMBERED {
+            table.retain(|_, when| when.elapsed() < AFTERWARDS);
+        }
+        if table.len() < REMEMBERED {
+            table.insert(pid, Instant::now());
+        }
+    }
+
+    fn is_recent(&self, pid: u32) -> bool {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(&pid).is_some_and(|when| when.elapsed() < AFTERWARDS)
+    }
+}
+
+/// The result of `work`, within `limit` and while process `pid` wants it; `closing`: it is a close.
 ///
 /// # Errors
 /// `TimedOut`, `Interrupted`; `work` is dropped then.
 pub async fn within<T>(
+    interruptions: &Interruptions,
     pid: u32,
+    closing: bool,
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, FsError> {
@@ -37,7 +71,11 @@ pub async fn within<T>(
         if started.elapsed() >= limit {
             return Err(FsError::TimedOut);
         }
-        if told_to_stop(pid) {
+        let told = told_to_stop(pid);
+        if told {
+            interruptions.note(pid);
+        }
+        if told || closing && interruptions.is_recent(pid) {
             return Err(FsError::Interrupted);
         }
     }
@@ -119,7 +157,19 @@ mod tests {
     #[tokio::test]
     async fn what_takes_too_long_is_dropped() {
         let never = std::future::pending::<()>();
-        assert_eq!(within(0, Duration::from_millis(1), never).await, Err(FsError::TimedOut));
-        assert_eq!(within(0, Duration::from_millis(1), async { 7 }).await, Ok(7));
+        let nobody = Interruptions::default();
+        let limit = Duration::from_millis(1);
+        assert_eq!(within(&nobody, 0, false, limit, never).await, Err(FsError::TimedOut));
+        assert_eq!(within(&nobody, 0, false, limit, async { 7 }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn who_was_interrupted_does_not_wait_at_close() {
+        let interruptions = Interruptions::default();
+        interruptions.note(7);
+        let limit = Duration::from_secs(60);
+        let never = std::future::pending::<()>();
+        assert_eq!(within(&interruptions, 7, true, limit, never).await, Err(FsError::Interrupted));
+        assert_eq!(within(&interruptions, 7, true, limit, async { 7 }).await, Ok(7));
     }
 }

@@ -13,12 +13,12 @@ use tokio::runtime::Handle;
 use super::{
     answer::{Answer, send},
     notices::Notices,
-    patience::within,
+    patience::{Interruptions, within},
 };
 use crate::vfs::{Caller, Vfs};
 
 /// Waits inside an operation have the deadline; this much more is left for its own work.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(1);
 /// Operations that take as long as they make progress are ended after this many deadlines.
 const PROGRESS: u32 = 20;
 
@@ -27,13 +27,14 @@ pub struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     pub(super) runtime: Handle,
     pub(super) notices: Notices,
+    interruptions: Arc<Interruptions>,
     deadline: Duration,
 }
 
 impl Adapter {
     /// Answers from `vfs` with tasks on `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration) -> Self {
-        Self { vfs, runtime, notices: Notices::default(), deadline }
+        Self { vfs, runtime, notices: Notices::default(), interruptions: Arc::default(), deadline }
     }
 
     /// Answers with the result of a task, within the deadline.
@@ -46,7 +47,7 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(req, reply, self.deadline + SLACK, work);
+        self.spawn(req, reply, self.deadline + SLACK, false, work);
     }
 
     /// Answers with the result of a task that may take as long as it makes progress.
@@ -59,7 +60,20 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(req, reply, self.deadline * PROGRESS, work);
+        self.spawn(req, reply, self.deadline * PROGRESS, false, work);
+    }
+
+    /// As [`Adapter::long_task`], for closes.
+    pub(super) fn closing_task<A, F>(
+        &self,
+        req: &Request,
+        reply: A,
+        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
+    ) where
+        A: Answer,
+        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
+    {
+        self.spawn(req, reply, self.deadline * PROGRESS, true, work);
     }
 
     fn spawn<A, F>(
@@ -67,6 +81,7 @@ impl Adapter {
         req: &Request,
         reply: A,
         limit: Duration,
+        closing: bool,
         work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
     ) where
         A: Answer,
@@ -74,9 +89,10 @@ impl Adapter {
     {
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
         let vfs = Arc::clone(&self.vfs);
+        let interruptions = Arc::clone(&self.interruptions);
         self.runtime.spawn(async move {
             let work = AssertUnwindSafe(async { work(vfs, caller).await }).catch_unwind();
-            let result = match within(caller.pid, limit, work).await {
+            let result = match within(&interruptions, caller.pid, closing, limit, work).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_panic)) => {
                     tracing::error!("an operation panicked; its caller got an I/O error");
