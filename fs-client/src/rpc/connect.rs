@@ -136,6 +136,9 @@ pub(crate) async fn dial(config: &ClientConfig) -> Result<Channel, ConnectError>
 /// What `status` in answer to the first call on a connection says about the peer.
 pub(crate) fn refusal(config: &ClientConfig, status: &Status) -> ConnectError {
     let (address, why) = (config.master.clone(), sentence(status));
+    if broke(status) {
+        return ConnectError::Unreachable { address, why };
+    }
     match status.code() {
         Code::Unauthenticated | Code::FailedPrecondition | Code::PermissionDenied => {
             ConnectError::Refused { address, why }
@@ -166,6 +169,12 @@ pub(crate) fn sentence(status: &Status) -> String {
         (message, Some(cause)) if !message.contains(&cause) => format!("{message}: {cause}"),
         (message, _) => message.to_owned(),
     }
+}
+
+/// Whether the connection was lost rather than the call refused.
+fn broke(status: &Status) -> bool {
+    let chain = std::iter::successors(status.source(), |e| e.source());
+    chain.into_iter().any(|e| e.is::<std::io::Error>())
 }
 
 /// The last error of the chain: "Connection refused" rather than "transport error".

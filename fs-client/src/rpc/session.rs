@@ -96,13 +96,16 @@ impl Shared {
         });
     }
 
+    /// Gives the operation to the stream. Nobody waits for a release: it goes out together with the
+    /// next operation, at the latest with the next ping, and costs no wake-ups of its own.
     fn push(&self, queued: Queued) -> Result<(), FsError> {
+        let urgent = !matches!(queued.op.kind, Some(Kind::Release(_)));
         let mut state = self.lock();
         if state.closing {
             return Err(FsError::Stale);
         }
         state.log.push(queued);
-        let waker = state.wake();
+        let waker = if urgent { state.wake() } else { None };
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
