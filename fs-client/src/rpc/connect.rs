@@ -173,8 +173,14 @@ pub(crate) fn sentence(status: &Status) -> String {
 
 /// Whether the connection was lost rather than the call refused.
 fn broke(status: &Status) -> bool {
-    let chain = std::iter::successors(status.source(), |e| e.source());
-    chain.into_iter().any(|e| e.is::<std::io::Error>())
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The last error of the chain: "Connection refused" rather than "transport error".
