@@ -2,7 +2,6 @@
 //!
 //! A verb parses its arguments, calls the library and says what happened. Exit codes: 0 done, 1 could
 //! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense.
-#![expect(clippy::print_stdout, reason = "printing is what a command line is for")]
 
 #[macro_use]
 mod output;
