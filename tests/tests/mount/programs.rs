@@ -64,7 +64,7 @@ fn a_small_rust_project_builds_and_runs() {
             export CARGO_HOME=${CARGO_HOME:-/root/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-/root/.rustup}
             unset CARGO_TARGET_DIR
             mkdir -p hello/src && cd hello
-            printf '[package]\\nname = \"hello\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n' >Cargo.toml
+            printf '[package]\\nname = \"hello\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n[workspace]\\n' >Cargo.toml
             printf 'fn main() { println!(\"hello from the store\"); }\\n' >src/main.rs
             cargo build -q --offline && ./target/debug/hello && cargo run -q --offline";
         let said = sh(mount.path(), 200, script);
