@@ -108,6 +108,12 @@ fn helper(full: &Path, options: &[&str]) -> Result<(), Failure> {
 /// background always is.
 fn daemon_of(full: &Path) -> Option<Pid> {
     processes().find(|pid| {
+        // The command line lies in the process's memory: reading that of a stranger who waits for a
+        // page of a dead mount would wait with it. The name does not.
+        let name = fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+        if !name.is_ok_and(|name| name == b"cairn\n") {
+            return false;
+        }
         let Ok(line) = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())) else {
             return false;
         };
