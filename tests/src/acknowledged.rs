@@ -25,7 +25,7 @@ fn name(n: u64) -> String {
     format!("{:02}/file-{n}", n % 10)
 }
 
-/// Writes and syncs files `from`, `from + 1`, ... and says each number when its file is safe. Ends
+/// Makes the directories, then writes and syncs files `from`, `from + 1`, ... and says each number when its file is safe. Ends
 /// when the file `stop` in `directory`'s parent appears.
 ///
 /// # Errors
@@ -36,6 +36,10 @@ pub fn write_forever(
     stop: &Path,
     mut said: impl io::Write,
 ) -> io::Result<()> {
+    for n in 0..10 {
+        fs::create_dir_all(directory.join(format!("{n:02}")))?;
+    }
+    File::open(directory)?.sync_all()?;
     for n in from.. {
         if stop.exists() {
             break;
@@ -63,14 +67,8 @@ impl Writer {
     /// directory outside of the mount.
     ///
     /// # Panics
-    /// When the directories cannot be made.
+    /// When it cannot be started.
     pub fn start(program: &str, place: &Path, directory: &Path, from: u64) -> Self {
-        for n in 0..10 {
-            fs::create_dir_all(directory.join(format!("{n:02}")))
-                .expect("the mount takes directories");
-        }
-        let root = File::open(directory).and_then(|d| d.sync_all());
-        root.expect("a directory can be synced");
         let stop = place.join("writer-stop");
         drop(fs::remove_file(&stop));
         let mut command = Command::new(program);
