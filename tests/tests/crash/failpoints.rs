@@ -141,7 +141,8 @@ fn a_node_dies_between_two_segments() {
         cluster.start_node(0);
         cluster.wait_healthy();
         drop(mount);
-        let mut file = File::open(cluster.mount().join("big")).unwrap();
+        let mount = cluster.mount();
+        let mut file = File::open(mount.join("big")).unwrap();
         let mut read = vec![0; MIB];
         for n in 0..288 {
             file.read_exact(&mut read).unwrap();
