@@ -27,7 +27,7 @@ use super::{
 /// Copy files into the store
 #[derive(Args, Debug)]
 pub struct Upload {
-    /// Local files; when there are several and the last does not exist here, it is where they go
+    /// Local files; the last of several is where they go if it ends with / or does not exist here
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -61,13 +61,17 @@ impl Upload {
         store.close().await
     }
 
-    /// DEST: given with `--to`, or the last of several arguments when no such file exists here.
+    /// DEST: given with `--to`, or the last of several arguments when it cannot be a source: it ends
+    /// with a slash, no such file exists here, or it is a directory here and those are not asked for.
     fn destination(&mut self) -> Option<OsString> {
         if self.to.is_some() {
             return self.to.take();
         }
         let last = self.files.last()?;
-        if self.files.len() > 1 && std::fs::symlink_metadata(last).is_err() {
+        let is_destination = last.as_os_str().as_bytes().ends_with(b"/")
+            || last.symlink_metadata().is_err()
+            || (last.is_dir() && !self.recursive);
+        if self.files.len() > 1 && is_destination {
             return self.files.pop().map(PathBuf::into_os_string);
         }
         None
@@ -134,5 +138,26 @@ fn own_name(path: &Path) -> Option<OsString> {
     match path.file_name() {
         Some(name) => Some(name.to_owned()),
         None => path.canonicalize().ok()?.file_name().map(ToOwned::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(recursive: bool, files: &[&str]) -> Option<OsString> {
+        let files = files.iter().map(PathBuf::from).collect();
+        Upload { files, recursive, to: None, quiet: true }.destination()
+    }
+
+    #[test]
+    fn the_last_argument_is_the_destination_when_it_cannot_be_a_source() {
+        assert_eq!(destination(false, &["Cargo.toml"]), None);
+        assert_eq!(destination(false, &["Cargo.toml", "src/main.rs"]), None);
+        assert_eq!(destination(false, &["Cargo.toml", "nowhere"]), Some("nowhere".into()));
+        assert_eq!(destination(false, &["Cargo.toml", "src"]), Some("src".into()));
+        assert_eq!(destination(true, &["Cargo.toml", "src"]), None);
+        assert_eq!(destination(true, &["src", "/"]), Some("/".into()));
+        assert_eq!(destination(true, &["/"]), None);
     }
 }
