@@ -179,7 +179,7 @@ impl Filesystem for Adapter {
         let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
         self.long_task(req, reply, async move |vfs, caller| {
             let opened = vfs.open(caller, ino(number)?, mode).await?;
-            notices.opened(&vfs, &opened);
+            notices.opened(&vfs, &opened).await;
             Ok((opened.fh, open_flags(mode, &opened)))
         });
     }

@@ -24,19 +24,25 @@ impl Notices {
         let _ = self.0.set(notifier);
     }
 
-    /// To be called before `opened` is answered; not on a thread that serves requests.
-    pub(super) fn opened(&self, vfs: &Vfs, opened: &Opened) {
+    /// To be awaited before `opened` is answered. The kernel is told on a thread that may wait: it
+    /// may be about to drop the same inode and want something from us for it.
+    pub(super) async fn opened(&self, vfs: &Vfs, opened: &Opened) {
         let attr = &opened.attr;
         let told = vfs.inodes().told_version(attr.ino);
         if told == Some(attr.data_version) {
             return;
         }
-        let Some(notifier) = self.0.get() else { return };
-        if let Err(error) = notifier.inval_inode(INodeNo(attr.ino.get()), -1, 0)
-            && error.raw_os_error() != Some(libc::ENOENT)
-        {
-            tracing::debug!(ino = %attr.ino, %error, "the kernel does not take a notice");
-        }
+        let (ino, kernel) = (attr.ino, Arc::clone(&self.0));
+        let notice = tokio::task::spawn_blocking(move || {
+            let Some(notifier) = kernel.get() else { return };
+            if let Err(error) = notifier.inval_inode(INodeNo(ino.get()), -1, 0)
+                && error.raw_os_error() != Some(libc::ENOENT)
+            {
+                tracing::debug!(%ino, %error, "the kernel does not take a notice");
+            }
+        });
+        // It only fails when the runtime is being shut down.
+        let _ = notice.await;
         vfs.inodes().forget_told(attr.ino);
     }
 }
