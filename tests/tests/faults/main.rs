@@ -3,4 +3,5 @@
 
 mod damaged_chunks;
 mod disk_errors;
+mod exec_closes;
 mod no_nodes;
