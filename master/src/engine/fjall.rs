@@ -60,6 +60,19 @@ pub struct FjallEngine {
     space: Space,
 }
 
+/// Syncs every file and directory below `directory`, and itself.
+fn sync_tree(directory: &Path) -> io::Result<()> {
+    for entry in directory.read_dir()? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    File::open(directory)?.sync_all()
+}
+
 impl FjallEngine {
     /// Opens the engine in `directory`, which is made when it does not exist.
     pub fn open(directory: &Path, options: Options) -> Result<Self, EngineError> {
@@ -81,6 +94,9 @@ impl FjallEngine {
         let create = || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
         let rows = database.keyspace("rows", create).map_err(convert)?;
         let fence = database.keyspace("fence", create).map_err(convert)?;
+        // fjall syncs the files of a new keyspace, not every directory above them. On a disk that
+        // promises only what POSIX does, a power cut could take the keyspace, and with it all rows.
+        sync_tree(directory).map_err(EngineError::Io)?;
         if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent).and_then(|d| d.sync_all()).map_err(EngineError::Io)?;
         }
