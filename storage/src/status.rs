@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
+use cairn_daemon::usage::Usage;
 use cairn_proto::{NodeId, pb};
 
 use crate::store::Store;
@@ -37,5 +38,12 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         disks: disks.collect(),
         gc_epoch: store.epoch(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        usage: Some(usage()),
+        activity: None,
     }
+}
+
+fn usage() -> pb::ProcessUsage {
+    let Usage { cpu_ms, resident_bytes } = Usage::now();
+    pb::ProcessUsage { cpu_ms, resident_bytes }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use cairn_daemon::usage::Usage;
 use cairn_proto::pb;
 use tonic::Status;
 
@@ -44,6 +45,9 @@ impl Service {
             degraded_groups,
             orphans: counters.orphans,
             listen: self.address.to_string(),
+            usage: Some(usage()),
+            operations: Vec::new(),
+            data_dir: String::new(),
         })
     }
 
@@ -61,4 +65,9 @@ impl Service {
 
 fn milliseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn usage() -> pb::ProcessUsage {
+    let Usage { cpu_ms, resident_bytes } = Usage::now();
+    pb::ProcessUsage { cpu_ms, resident_bytes }
 }
