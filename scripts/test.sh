@@ -147,6 +147,7 @@ main() {
   step "fault disk" suite powercut 4
   step "without a mount" suite plain 8
   step "mounted" suite mount 12
+  step "tools" suite tools 12
   step "faults" suite faults 8
   step "crashes" suite crash 14
   finish

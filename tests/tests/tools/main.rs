@@ -1,0 +1,1 @@
+//! The tools around the mount, as people use them: verbs, reports, metrics, configuration, installation.
