@@ -14,6 +14,7 @@ pub mod fsck;
 pub mod list;
 pub mod mkdir;
 pub mod mount;
+pub mod progress;
 pub mod rm;
 pub mod status;
 pub mod store;

@@ -7,14 +7,13 @@
 mod nodes;
 mod references;
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::collections::BTreeMap;
 
 use cairn_proto::{ChunkId, ClusterMap};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{connection::Connection, failure::Failure, units};
+use super::{connection::Connection, failure::Failure, progress::Progress, units};
 use crate::rpc::Admin;
 
 /// Hash every copy of every chunk and compare with every file; exit code 1 if anything is wrong
@@ -71,11 +70,11 @@ impl Verify {
         let status = admin.status().await?;
         let map = ClusterMap::try_from(&status.map.unwrap_or_default())
             .map_err(|e| Failure::new(format!("the master's map of the cluster: {e}")))?;
-        let bar = progress_bar(!self.json);
-        let (reports, damaged) = nodes::check_all(&admin, &map, &bar).await;
+        let progress = Progress::counts(!self.json);
+        let (reports, damaged) = nodes::check_all(&admin, &map, &progress).await;
         let mut report = Report { nodes: reports, ..Report::default() };
-        references::check_all(&admin, &map, damaged, &mut report, &bar).await?;
-        bar.finish_and_clear();
+        references::check_all(&admin, &map, damaged, &mut report, &progress).await?;
+        drop(progress);
         report.ok =
             report.findings.is_empty() && report.nodes.iter().all(|node| node.error.is_none());
         if self.json {
@@ -85,17 +84,6 @@ impl Verify {
         }
         Ok(report.ok)
     }
-}
-
-fn progress_bar(wanted: bool) -> ProgressBar {
-    let bar = ProgressBar::new(0);
-    if !wanted || !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}, {eta} left");
-    bar.set_style(style.expect("the template is well-formed"));
-    bar
 }
 
 impl Report {

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use cairn_proto::{ChunkId, ClusterMap, Node, NodeId};
 use futures_util::future::join_all;
-use indicatif::ProgressBar;
 
 use super::NodeReport;
-use crate::rpc::{Admin, CallError};
+use crate::{
+    cli::progress::Progress,
+    rpc::{Admin, CallError},
+};
 
 /// The chunks that each node found to be damaged.
 pub(super) type Damaged = HashMap<NodeId, HashSet<ChunkId>>;
@@ -16,10 +18,10 @@ pub(super) type Damaged = HashMap<NodeId, HashSet<ChunkId>>;
 pub(super) async fn check_all(
     admin: &Admin,
     map: &ClusterMap,
-    bar: &ProgressBar,
+    progress: &Progress,
 ) -> (Vec<NodeReport>, Damaged) {
-    bar.set_message("hashing");
-    let checks = map.nodes.iter().map(|node| check(admin, node, bar));
+    progress.begin("chunks hashed", Some(0));
+    let checks = map.nodes.iter().map(|node| check(admin, node, progress));
     let mut damaged = Damaged::new();
     let mut reports = Vec::new();
     for (node, (report, bad)) in map.nodes.iter().zip(join_all(checks).await) {
@@ -29,10 +31,10 @@ pub(super) async fn check_all(
     (reports, damaged)
 }
 
-async fn check(admin: &Admin, node: &Node, bar: &ProgressBar) -> (NodeReport, HashSet<ChunkId>) {
+async fn check(admin: &Admin, node: &Node, progress: &Progress) -> (NodeReport, HashSet<ChunkId>) {
     let mut report = NodeReport { node: node.name.clone(), ..NodeReport::default() };
     let mut damaged = HashSet::new();
-    match follow(admin, node, bar, &mut report, &mut damaged).await {
+    match follow(admin, node, progress, &mut report, &mut damaged).await {
         Ok(true) => {}
         Ok(false) => report.error = Some("it ended the check before it was complete".to_owned()),
         Err(why) => report.error = Some(why.to_string()),
@@ -45,21 +47,20 @@ async fn check(admin: &Admin, node: &Node, bar: &ProgressBar) -> (NodeReport, Ha
 async fn follow(
     admin: &Admin,
     node: &Node,
-    bar: &ProgressBar,
+    progress: &Progress,
     report: &mut NodeReport,
     damaged: &mut HashSet<ChunkId>,
 ) -> Result<bool, CallError> {
     let mut answers = admin.node(node)?.verify().await?;
     let (mut done, mut total) = (false, 0);
-    while let Some(progress) = answers.next().await? {
-        bar.inc_length(progress.chunks_total.saturating_sub(total));
-        bar.inc(progress.chunks_checked.saturating_sub(report.chunks));
-        total = total.max(progress.chunks_total);
-        report.chunks = progress.chunks_checked;
-        report.bytes = progress.bytes_checked;
-        damaged
-            .extend(progress.damaged.iter().filter_map(|d| ChunkId::try_from(d.id.as_ref()).ok()));
-        done |= progress.done;
+    while let Some(news) = answers.next().await? {
+        progress.add_total(news.chunks_total.saturating_sub(total));
+        progress.add(news.chunks_checked.saturating_sub(report.chunks));
+        total = total.max(news.chunks_total);
+        report.chunks = news.chunks_checked;
+        report.bytes = news.bytes_checked;
+        damaged.extend(news.damaged.iter().filter_map(|d| ChunkId::try_from(d.id.as_ref()).ok()));
+        done |= news.done;
     }
     Ok(done)
 }

@@ -7,12 +7,11 @@ use std::{
 
 use cairn_proto::{ChunkId, ChunkRef, ClusterMap, ManifestRun, NodeId};
 use futures_util::future::join_all;
-use indicatif::ProgressBar;
 use lru::LruCache;
 
 use super::{Finding, NodeReport, Report, nodes::Damaged};
 use crate::{
-    cli::failure::Failure,
+    cli::{failure::Failure, progress::Progress},
     rpc::{Admin, NodeAdmin},
 };
 
@@ -30,12 +29,9 @@ pub(super) async fn check_all(
     map: &ClusterMap,
     damaged: Damaged,
     report: &mut Report,
-    bar: &ProgressBar,
+    progress: &Progress,
 ) -> Result<(), Failure> {
-    bar.set_message("looking up");
-    let status_files = admin.status().await?.files;
-    bar.reset();
-    bar.set_length(status_files);
+    progress.begin("files looked up", Some(admin.status().await?.files));
     let mut checker = Checker::new(admin, map, damaged, &report.nodes)?;
     let mut walk = admin.walk("", true).await?;
     let mut pending = Vec::new();
@@ -51,7 +47,7 @@ pub(super) async fn check_all(
         let is_file = entry.attr.as_ref().is_some_and(|a| a.mode & libc::S_IFMT == libc::S_IFREG);
         if is_file && !entry.more {
             report.files += 1;
-            bar.inc(1);
+            progress.add(1);
         }
         if pending.len() >= BATCH {
             checker.check(std::mem::take(&mut pending)).await;
