@@ -21,6 +21,9 @@ pub struct ClientConfig {
     pub upload_bytes: usize,
     /// Bound of the bytes that are on their way from the nodes. Default 64 MiB.
     pub download_bytes: usize,
+    /// Ask the nodes for each chunk whether they have it, and send it only where it is not: saves bytes
+    /// when much is there already, costs a round trip when nothing is. Default false.
+    pub ask_before_put: bool,
     /// How long setting up a connection may take. Default 5 s.
     pub connect_timeout: Duration,
 }
@@ -36,6 +39,7 @@ impl ClientConfig {
             cache_bytes: 128 << 20,
             upload_bytes: 64 << 20,
             download_bytes: 64 << 20,
+            ask_before_put: false,
             connect_timeout: Duration::from_secs(5),
         }
     }

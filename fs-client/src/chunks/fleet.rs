@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
+    asks::Asks,
     gets::Gets,
     hashing::Hashing,
     pipe::{Cargo, Pipe},
@@ -46,6 +47,8 @@ pub(super) struct NodeLink {
     pub(super) name: String,
     address: String,
     lanes: Vec<Lane>,
+    /// On a connection of its own: questions do not queue behind the bulk.
+    asks: Arc<Asks>,
     born: Instant,
     /// Milliseconds after `born`.
     avoid_until: AtomicU64,
@@ -57,21 +60,23 @@ pub(super) struct NodeLink {
 impl NodeLink {
     fn new(node: &Node, greeting: &Greeting, hashing: &Hashing) -> Option<Self> {
         let address = node.address();
-        let lane = || match connect::lazy(&address, CONNECT) {
-            Ok(channel) => {
-                let client = connect::storage_client(channel, greeting.clone());
-                let gets = Gets { client: client.clone(), hashing: hashing.clone() };
-                Some(Lane { puts: Pipe::new(Puts { client }), gets: Pipe::new(gets) })
-            }
+        let client = || match connect::lazy(&address, CONNECT) {
+            Ok(channel) => Some(connect::storage_client(channel, greeting.clone())),
             Err(why) => {
                 warn!(node = node.name, address, why, "the map names an address that is none");
                 None
             }
         };
+        let lane = || {
+            let client = client()?;
+            let gets = Gets { client: client.clone(), hashing: hashing.clone() };
+            Some(Lane { puts: Pipe::new(Puts { client }), gets: Pipe::new(gets) })
+        };
         Some(Self {
             id: node.id,
             name: format!("{} ({address})", node.name),
             lanes: (0..CONNECTIONS).map(|_| lane()).collect::<Option<_>>()?,
+            asks: Asks::new(client()?),
             address,
             born: Instant::now(),
             avoid_until: AtomicU64::new(0),
@@ -88,6 +93,11 @@ impl NodeLink {
     /// The Get stream with the least on it.
     pub(super) fn gets(&self) -> Arc<Pipe<Gets>> {
         least(self.lanes.iter().map(|lane| &lane.gets))
+    }
+
+    /// What the node has already.
+    pub(super) fn asks(&self) -> &Arc<Asks> {
+        &self.asks
     }
 
     /// Bytes asked for and not answered.

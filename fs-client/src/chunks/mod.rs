@@ -3,12 +3,13 @@
 //! - [`put`](Chunks::put): `put` (placement, fail-over) over `puts`; [`get`](Chunks::get): `cache`, then
 //!   `flight` (one fetch for many), then `get` (choice of node, hedging) over `gets`.
 //! - `fleet`: nodes, their connections and whether they are well; `pipe`: a batched, pipelined stream,
-//!   which `puts` and `gets` fill with meaning.
-//! - `hashing`: SHA-256 on threads of its own; `budget`: bounds in bytes.
+//!   which `puts` and `gets` fill with meaning; `asks`: what a node has already.
+//! - `hashing`: SHA-256 on threads of its own; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
 //!
 //! Everything that waits has a bound in time, everything that holds bytes one in bytes. Knows nothing
 //! of files.
 
+mod asks;
 mod budget;
 mod cache;
 mod fleet;
@@ -23,6 +24,7 @@ mod puts;
 mod scripted;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,6 +35,7 @@ use cairn_proto::{
 use tokio::time::timeout;
 use tracing::info;
 
+pub use self::traffic::Traffic;
 use self::{
     budget::Budget,
     cache::Cache,
@@ -60,6 +63,9 @@ struct Inner {
     flights: Flights,
     fleet: Fleet,
     hashing: Hashing,
+    /// Whether nodes are asked what they have before it is sent.
+    ask_before_put: bool,
+    traffic: traffic::Counters,
     upload: Budget,
     download: Budget,
     /// Half of the download budget, so that read-ahead never keeps readers waiting.
@@ -115,6 +121,8 @@ impl Chunks {
                 flights: Flights::default(),
                 fleet: Fleet::new(greeting, hashing.clone()),
                 hashing,
+                ask_before_put: config.ask_before_put,
+                traffic: traffic::Counters::default(),
                 upload: Budget::new(config.upload_bytes),
                 download: Budget::new(config.download_bytes),
                 ahead: Budget::new(config.download_bytes / 2),
@@ -173,6 +181,11 @@ impl Chunks {
     /// `BadLength` at once.
     pub async fn put(&self, data: Bytes) -> Result<Stored, ChunkError> {
         put::put(&self.inner, data).await
+    }
+
+    /// What puts have brought to the nodes so far.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.traffic.read()
     }
 }
 

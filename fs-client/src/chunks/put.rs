@@ -2,7 +2,8 @@
 //!
 //! A target that does not answer is reported to the master at once; then a newer map is awaited and
 //! the chunk goes on under that. What is durable on a target of the newer map is not sent again. The
-//! client never decides on its own that a node may be skipped.
+//! client never decides on its own that a node may be skipped. If configured so, each target is asked
+//! first, and the chunk is sent only where it is not.
 
 use std::{
     sync::{
@@ -38,6 +39,8 @@ struct Load {
     chunk: ChunkRef,
     data: Bytes,
     budget: Arc<OwnedSemaphorePermit>,
+    /// Some node had to be given it.
+    sent: AtomicBool,
 }
 
 pub(super) async fn put(inner: &Inner, data: Bytes) -> Result<Stored, ChunkError> {
@@ -50,8 +53,9 @@ pub(super) async fn put(inner: &Inner, data: Bytes) -> Result<Stored, ChunkError
     let budget = Arc::new(budget.map_err(|_| ChunkError::Unreachable)?);
     let id = inner.hashing.id_of(data.clone()).await?;
     let chunk = ChunkRef { id, stored_len: len, logical_len: len, codec: CODEC_PLAIN };
-    let load = Load { chunk, data, budget };
+    let load = Load { chunk, data, budget, sent: AtomicBool::new(false) };
     let stored = place(inner, &load, deadline).await?;
+    inner.traffic.stored(len, load.sent.into_inner());
     inner.cache.insert(id, load.data);
     Ok(stored)
 }
@@ -80,7 +84,7 @@ async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, 
             let links: Option<Vec<_>> =
                 missing.iter().map(|node| inner.fleet.link(&map, node)).collect();
             let links = links.ok_or(ChunkError::Unreachable)?;
-            for (link, result) in spread(load, &map, links, deadline).await {
+            for (link, result) in spread(inner, load, &map, links, deadline).await {
                 match result {
                     Ok(()) => durable.push(link.id),
                     Err(error) => failure = Some(worse(failure, judge(inner, &map, &link, error))),
@@ -106,6 +110,7 @@ async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, 
 
 /// Puts to all of `links` at the same time.
 async fn spread(
+    inner: &Inner,
     load: &Load,
     map: &ClusterMap,
     links: Vec<Arc<NodeLink>>,
@@ -114,8 +119,15 @@ async fn spread(
     let answered = AtomicBool::new(false);
     let answered = &answered;
     let one = |link: Arc<NodeLink>| async move {
-        let result = timeout_at(deadline, put_to(&link, load, map.epoch, answered)).await;
-        let result = result.unwrap_or(Err(ChunkError::Unreachable));
+        let put = async {
+            if inner.ask_before_put && link.asks().has(&load.chunk).await {
+                return Ok(());
+            }
+            load.sent.store(true, Ordering::Relaxed);
+            inner.traffic.leaves(load.chunk.stored_len);
+            put_to(&link, load, map.epoch, answered).await
+        };
+        let result = timeout_at(deadline, put).await.unwrap_or(Err(ChunkError::Unreachable));
         answered.fetch_or(result.is_ok(), Ordering::Relaxed);
         (link, result)
     };

@@ -7,7 +7,7 @@ use cairn_proto::{ChunkError, ChunkRef, ClusterMap, NodeState};
 use futures_util::future::join_all;
 
 use super::{
-    Chunks, Stored,
+    Chunks, Stored, Traffic,
     scripted::{Mood, StorageNode},
 };
 use crate::{
@@ -304,4 +304,50 @@ async fn uploads_stay_within_their_budget() {
     store.put_all(24).await;
     let most = store.nodes.iter().flat_map(|n| n.disk().puts.clone()).max().unwrap();
     assert!(most <= 4, "{most} chunks in one batch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_a_node_lacks_is_sent_when_it_is_asked_first() {
+    let store = Store::with(2, |mut config| {
+        config.ask_before_put = true;
+        config
+    })
+    .await;
+    let size = u64::from(CHUNK_SIZE);
+    let refs = store.put_all(100).await;
+    let sent = Traffic { sent: 100 * size, present: 0, wire: 200 * size };
+    assert_eq!(store.chunks.traffic(), sent);
+    store.nodes[1].disk().chunks.remove(&refs[7].id);
+    let puts = |store: &Store| -> Vec<usize> {
+        store.nodes.iter().map(|node| node.disk().puts.iter().sum()).collect()
+    };
+    assert_eq!(puts(&store), [100, 100]);
+    let again = store.cold();
+    let stored = join_all((0..100).map(|n| again.put(data(n)))).await;
+    for (stored, chunk) in stored.into_iter().zip(&refs) {
+        assert_eq!(stored.unwrap(), Stored { chunk: *chunk, map_epoch: 1, degraded: None });
+    }
+    let spared = Traffic { sent: size, present: 99 * size, wire: size };
+    assert_eq!(again.traffic(), spared);
+    assert_eq!(puts(&store), [100, 101]);
+    assert!(store.nodes[1].disk().chunks.contains_key(&refs[7].id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_answer_questions_is_treated_as_one_that_takes_no_puts() {
+    let mut store = Store::with(2, |mut config| {
+        config.ask_before_put = true;
+        config
+    })
+    .await;
+    store.put_all(4).await;
+    store.nodes[0].kill();
+    store.master.script().after_report = Some(store.map(2, &[0]));
+    let stored = store.cold().put(data(1)).await.unwrap();
+    assert!(stored.degraded.is_some() && stored.map_epoch == 2);
+    store.nodes[1].set(Mood::Silent);
+    let mut config = store.config.clone();
+    config.deadline = Duration::from_secs(2);
+    let chunks = Chunks::new(store.session.clone(), &config);
+    assert_eq!(chunks.put(data(2)).await, Err(ChunkError::Unreachable));
 }

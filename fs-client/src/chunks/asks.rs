@@ -1,0 +1,123 @@
+//! [`Asks`]: "have you this chunk?", the questions of many callers in few calls to one node.
+//!
+//! A yes means: durable there, and touched, so that the node keeps it for a commit that follows soon,
+//! exactly as after a put. Everything else (no, no answer, an answer that makes no sense) means: send
+//! it. So a node that fails is found out by the put, which knows what to do then.
+//!
+//! While calls are under way questions gather; a lone question is asked at once. Questions are bounded
+//! by the upload budget of their callers. Nothing is held across an await.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cairn_proto::{ChunkId, ChunkRef, pb};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tracing::debug;
+
+use crate::rpc::connect::StorageClient;
+
+/// Calls to one node at the same time.
+const CALLS: usize = 2;
+/// Questions in one call.
+const BATCH: usize = 1024;
+/// A node that needs longer is sent the chunks unasked.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// For so long after a call that failed.
+const UNASKED: Duration = Duration::from_secs(3);
+
+struct Question {
+    id: ChunkId,
+    stored_len: Option<oneshot::Sender<Option<u32>>>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Vec<Question>,
+    calls: usize,
+    unasked_until: Option<Instant>,
+}
+
+/// See the head of this file.
+pub(super) struct Asks {
+    client: StorageClient,
+    state: Mutex<State>,
+}
+
+impl Asks {
+    pub(super) fn new(client: StorageClient) -> Arc<Self> {
+        Arc::new(Self { client, state: Mutex::default() })
+    }
+
+    /// Whether the node says that it has `chunk`.
+    pub(super) async fn has(self: &Arc<Self>, chunk: &ChunkRef) -> bool {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if state.unasked_until.is_some_and(|until| Instant::now() < until) {
+                return false;
+            }
+            state.queue.push(Question { id: chunk.id, stored_len: Some(reply) });
+            if state.calls < CALLS {
+                state.calls += 1;
+                tokio::spawn(self.clone().call());
+            }
+        }
+        answer.await.ok().flatten() == Some(chunk.stored_len)
+    }
+
+    /// Asks until no question is left.
+    async fn call(self: Arc<Self>) {
+        while let Some(mut questions) = self.next() {
+            let lengths = self.ask(&questions).await;
+            if lengths.is_none() {
+                self.lock().unasked_until = Some(Instant::now() + UNASKED);
+            }
+            for (position, question) in questions.iter_mut().enumerate() {
+                let stored_len = lengths.as_ref().and_then(|l| l.get(position)?.checked_sub(1));
+                if let Some(reply) = question.stored_len.take() {
+                    let _ = reply.send(stored_len);
+                }
+            }
+        }
+    }
+
+    /// The next questions that somebody still wants to be answered; `None` ends the caller.
+    fn next(&self) -> Option<Vec<Question>> {
+        let mut state = self.lock();
+        state.queue.retain(|q| q.stored_len.as_ref().is_some_and(|reply| !reply.is_closed()));
+        if state.queue.is_empty() {
+            state.calls -= 1;
+            return None;
+        }
+        let count = state.queue.len().min(BATCH);
+        Some(state.queue.drain(..count).collect())
+    }
+
+    /// The answer to each of `questions`; `None` when there is none.
+    async fn ask(&self, questions: &[Question]) -> Option<Vec<u32>> {
+        let ids = questions.iter().map(|q| q.id.to_wire()).collect();
+        let mut client = self.client.clone();
+        let call = client.have(pb::HaveRequest { ids, touch: true });
+        match timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => {
+                let lengths = answer.into_inner().stored_len_plus_one;
+                (lengths.len() == questions.len()).then_some(lengths)
+            }
+            Ok(Err(status)) => {
+                debug!(%status, "a node does not say what it has");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
