@@ -30,6 +30,7 @@ use tonic::{service::interceptor::InterceptedService, transport::server::TcpInco
 use uuid::Uuid;
 
 use crate::{
+    activity::Activity,
     clock::SystemClock,
     cluster::{Cluster, membership::Patience, publish},
     config::{Config, EngineKind},
@@ -199,19 +200,23 @@ fn assemble(
     let registry = Arc::new(Registry::new(namespace.sessions(), Instant::now()));
     let incarnation = namespace.incarnation();
     let durability = Arc::new(Durability::default());
+    let activity = Arc::new(Activity::default());
     let sync_thread = sync_thread::start(
         namespace.syncer(),
         Arc::clone(&durability),
+        Arc::clone(&activity),
         config.sync_interval,
         Arc::clone(&failure),
     )
     .map_err(StartError::Thread)?;
-    let (ops, op_thread) = op_thread::start(namespace, Arc::clone(&durability), failure)
-        .map_err(StartError::Thread)?;
+    let (ops, op_thread) =
+        op_thread::start(namespace, Arc::clone(&durability), Arc::clone(&activity), failure)
+            .map_err(StartError::Thread)?;
     let sessions = Arc::new(Sessions {
         ops: ops.clone(),
         registry: Arc::clone(&registry),
         cluster: Arc::clone(&cluster),
+        activity: Arc::clone(&activity),
         chunk_size: format.chunk_size,
         expiry: config.session_expiry,
         incarnation,
@@ -221,7 +226,12 @@ fn assemble(
     let service = Arc::new(Service {
         format,
         address,
+        data_dir: std::path::absolute(&config.data)
+            .unwrap_or_else(|_| config.data.clone())
+            .display()
+            .to_string(),
         started: Instant::now(),
+        activity,
         ops,
         sessions,
         cluster,

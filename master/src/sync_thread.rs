@@ -15,6 +15,7 @@ use std::{
 use cairn_proto::pb;
 
 use crate::{
+    activity::{Activity, Underway},
     namespace::Syncer,
     op_thread::Failure,
     session::registry::{Connection, Session},
@@ -29,6 +30,8 @@ pub(crate) enum Delivery {
         connection: Arc<Connection>,
         /// Of which operation.
         seq: u64,
+        /// Counts it when it is answered.
+        underway: Underway,
         /// The reply.
         reply: pb::Reply,
     },
@@ -108,11 +111,13 @@ impl Durability {
 pub(crate) fn start(
     syncer: Syncer,
     durability: Arc<Durability>,
+    activity: Arc<Activity>,
     interval: Duration,
     failure: Arc<Failure>,
 ) -> std::io::Result<JoinHandle<()>> {
     let run = move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(&syncer, &durability, interval)));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| run(&syncer, &durability, &activity, interval)));
         let why = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
@@ -127,12 +132,15 @@ pub(crate) fn start(
 fn run(
     syncer: &Syncer,
     durability: &Durability,
+    activity: &Activity,
     interval: Duration,
 ) -> Result<(), crate::engine::EngineError> {
     loop {
         let (batch, stop) = durability.next(interval);
         if batch.changed_at.is_some() {
+            let started = Instant::now();
             syncer.sync()?;
+            activity.syncs.record(started.elapsed());
         }
         deliver(batch);
         if stop {
@@ -151,8 +159,9 @@ fn deliver(batch: State) {
     // A reply tells its session what is durable; the others get a frame of their own.
     for delivery in batch.waiting {
         match delivery {
-            Delivery::Reply { connection, seq, reply } => {
+            Delivery::Reply { connection, seq, underway, reply } => {
                 news.retain(|session| session.id != connection.session.id);
+                underway.end(&reply);
                 connection.reply(seq, reply);
             }
             Delivery::Call(call) => call(),

@@ -39,7 +39,7 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         gc_epoch: store.epoch(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         usage: Some(usage()),
-        activity: None,
+        activity: Some(store.activity().into()),
     }
 }
 

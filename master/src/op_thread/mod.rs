@@ -10,6 +10,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::JoinHandle,
+    time::Instant,
 };
 
 use cairn_proto::{FsError, pb};
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::{
+    activity::{Activity, Underway},
     engine::EngineError,
     namespace::{Namespace, Origin},
     session::registry::{Connection, Session},
@@ -62,6 +64,8 @@ pub(crate) struct SessionOp {
     pub(crate) acked_below: u64,
     /// What to do.
     pub(crate) op: pb::Op,
+    /// Counts it when it is answered.
+    pub(crate) underway: Underway,
     /// Its share of the bytes that may be queued.
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -153,10 +157,11 @@ pub(crate) type Failure = watch::Sender<Option<String>>;
 pub(crate) fn start(
     namespace: Namespace,
     durability: Arc<Durability>,
+    activity: Arc<Activity>,
     failure: Arc<Failure>,
 ) -> std::io::Result<(OpQueue, JoinHandle<()>)> {
     let (jobs, queue) = mpsc::channel(QUEUE);
-    let thread = OpThread { namespace, durability, queue, cramped: false };
+    let thread = OpThread { namespace, durability, activity, queue, cramped: false };
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(move || thread.run()));
         let why = match outcome {
@@ -174,6 +179,7 @@ pub(crate) fn start(
 struct OpThread {
     namespace: Namespace,
     durability: Arc<Durability>,
+    activity: Arc<Activity>,
     queue: mpsc::Receiver<Job>,
     /// Since a commit was refused for want of room, until one succeeds: each job is a group of its own,
     /// so that what only reads is not refused together with what writes.
@@ -243,7 +249,9 @@ impl OpThread {
                     match self.commit() {
                         Ok(changed) => self.deliver(vec![Executed::Op(op, reply)], changed),
                         Err(EngineError::NoSpace) => {
-                            op.connection.reply(op.seq, error_reply(FsError::NoSpace));
+                            let reply = error_reply(FsError::NoSpace);
+                            op.underway.end(&reply);
+                            op.connection.reply(op.seq, reply);
                         }
                         Err(fatal) => return Err(fatal),
                     }
@@ -259,7 +267,9 @@ impl OpThread {
         if !self.namespace.is_dirty() {
             return Ok(false);
         }
+        let started = Instant::now();
         let result = self.namespace.commit();
+        self.activity.commits.record(started.elapsed());
         self.cramped = matches!(result, Err(EngineError::NoSpace));
         result.map(|()| true)
     }
@@ -271,15 +281,16 @@ impl OpThread {
             match executed {
                 Executed::Op(op, reply) => {
                     let durable = op.is_durable();
-                    let SessionOp { connection, seq, permit, .. } = op;
+                    let SessionOp { connection, seq, underway, permit, .. } = op;
                     drop(permit);
                     let session = &connection.session;
                     let progress =
                         through.entry(session.id.0).or_insert_with(|| (Arc::clone(session), 0));
                     progress.1 = progress.1.max(seq);
                     if durable {
-                        waiting.push(Delivery::Reply { connection, seq, reply });
+                        waiting.push(Delivery::Reply { connection, seq, underway, reply });
                     } else {
+                        underway.end(&reply);
                         connection.reply(seq, reply);
                     }
                 }

@@ -71,6 +71,7 @@ impl Engine for FaultEngine {
 
 struct Bench {
     engine: Arc<FaultEngine>,
+    activity: Arc<Activity>,
     ops: OpQueue,
     connection: Arc<Connection>,
     replies: OutboxStream,
@@ -87,16 +88,23 @@ impl Bench {
         let durability = Arc::new(Durability::default());
         let syncer = namespace.syncer();
         let interval = Duration::from_millis(5);
-        sync_thread::start(syncer, Arc::clone(&durability), interval, Arc::clone(&failure))
-            .unwrap();
-        let (ops, _) = start(namespace, durability, failure).unwrap();
+        let activity = Arc::new(Activity::default());
+        sync_thread::start(
+            syncer,
+            Arc::clone(&durability),
+            Arc::clone(&activity),
+            interval,
+            Arc::clone(&failure),
+        )
+        .unwrap();
+        let (ops, _) = start(namespace, durability, Arc::clone(&activity), failure).unwrap();
         let id: SessionId =
             ops.call(true, |namespace| namespace.open_session("bench")).await.unwrap().unwrap();
         let session = Registry::new(vec![], Instant::now()).open(id, "bench");
         let (outbox, mut replies) = Outbox::new();
         let connection = session.attach(outbox, pb::Welcome::default);
         replies.next().await.unwrap().unwrap();
-        Self { engine, ops, connection, replies, failed }
+        Self { engine, activity, ops, connection, replies, failed }
     }
 
     fn set(&self, fault: u8) {
@@ -104,11 +112,13 @@ impl Bench {
     }
 
     async fn submit(&self, seq: u64, kind: pb::op::Kind) {
+        let underway = self.activity.begin(&kind);
         let op = pb::Op { caller: None, kind: Some(kind) };
         let permit = self.ops.reserve(1).await;
         let connection = Arc::clone(&self.connection);
         connection.arrived().unwrap();
-        self.ops.submit(SessionOp { connection, seq, acked_below: 0, op, permit }).await.unwrap();
+        let op = SessionOp { connection, seq, acked_below: 0, op, underway, permit };
+        self.ops.submit(op).await.unwrap();
     }
 
     async fn reply(&mut self) -> (u64, pb::reply::Kind) {

@@ -23,8 +23,8 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
 
 use crate::{
-    cluster::Cluster, format::Format, nodes::chunk_client::ChunkClient, op_thread::OpQueue,
-    session::stream::Sessions,
+    activity::Activity, cluster::Cluster, format::Format, nodes::chunk_client::ChunkClient,
+    op_thread::OpQueue, session::stream::Sessions,
 };
 
 /// Everything that calls are answered from.
@@ -33,8 +33,12 @@ pub(crate) struct Service {
     pub(crate) format: Format,
     /// Where this master listens.
     pub(crate) address: SocketAddr,
+    /// Its data directory, in full.
+    pub(crate) data_dir: String,
     /// When it started.
     pub(crate) started: Instant,
+    /// What it has done.
+    pub(crate) activity: Arc<Activity>,
     /// The op thread.
     pub(crate) ops: OpQueue,
     /// The sessions.

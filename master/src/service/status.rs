@@ -46,8 +46,8 @@ impl Service {
             orphans: counters.orphans,
             listen: self.address.to_string(),
             usage: Some(usage()),
-            operations: Vec::new(),
-            data_dir: String::new(),
+            operations: self.activity.operations(),
+            data_dir: self.data_dir.clone(),
         })
     }
 

@@ -81,6 +81,7 @@ async fn a_file_of_chunks_is_announced_listed_read_and_replaced() {
         assert_eq!(names, ["a/b/file", "empty"]);
         let status = master.status().await;
         assert_eq!((status.files, status.directories, status.logical_bytes), (2, 3, 4));
+        assert_eq!(status.data_dir, master.config.data.display().to_string());
     }
 }
 
@@ -287,6 +288,11 @@ async fn the_tree_is_walked_and_checked() {
         for name in ["a", "b"] {
             client.op(create(name)).await;
         }
+        client.op(pb::op::Kind::Rmdir(pb::Rmdir { parent: 1, name: "a".into() })).await;
+        let counted =
+            |kind: &str, done, failed| pb::OperationCount { kind: kind.into(), done, failed };
+        let expected = [counted("create", 2, 0), counted("rmdir", 1, 1)];
+        assert_eq!(master.status().await.operations, expected);
         let mut calls = master.calls().await;
         let walk = calls.walk(pb::WalkRequest::default()).await.unwrap().into_inner();
         let entries: Vec<_> = walk.map(|entry| entry.unwrap().path).collect().await;

@@ -16,6 +16,7 @@ use super::{
     registry::{Connection, Registry, Session},
 };
 use crate::{
+    activity::{Activity, Underway},
     cluster::{Cluster, suspicion},
     engine::EngineError,
     namespace::Namespace,
@@ -35,6 +36,8 @@ pub(crate) struct Sessions {
     pub(crate) registry: Arc<Registry>,
     /// The nodes.
     pub(crate) cluster: Arc<Cluster>,
+    /// Counts operations.
+    pub(crate) activity: Arc<Activity>,
     /// Bytes of a whole chunk.
     pub(crate) chunk_size: u32,
     /// Silence that ends a session.
@@ -209,36 +212,42 @@ impl Sessions {
             )));
         }
         connection.arrived()?;
-        match op.kind {
-            None => {
-                connection.reply(seq, error_reply(FsError::NotImplemented));
-                Ok(())
-            }
-            Some(pb::op::Kind::ReportNode(report)) => {
-                self.report_node(Arc::clone(connection), seq, report);
-                Ok(())
-            }
-            Some(_) => {
-                let permit = self.ops.reserve(size).await;
-                let connection = Arc::clone(connection);
-                let op = SessionOp { connection, seq, acked_below, op, permit };
-                self.ops.submit(op).await.map_err(Status::from)
-            }
+        let Some(kind) = op.kind.as_ref() else {
+            connection.reply(seq, error_reply(FsError::NotImplemented));
+            return Ok(());
+        };
+        let underway = self.activity.begin(kind);
+        if let Some(pb::op::Kind::ReportNode(report)) = op.kind {
+            self.report_node(Arc::clone(connection), seq, underway, report);
+            return Ok(());
         }
+        let permit = self.ops.reserve(size).await;
+        let connection = Arc::clone(connection);
+        let op = SessionOp { connection, seq, acked_below, op, underway, permit };
+        self.ops.submit(op).await.map_err(Status::from)
     }
 
     /// Answered when the master has looked for itself, beside the other operations.
-    fn report_node(&self, connection: Arc<Connection>, seq: u64, report: pb::ReportNode) {
+    fn report_node(
+        &self,
+        connection: Arc<Connection>,
+        seq: u64,
+        underway: Underway,
+        report: pb::ReportNode,
+    ) {
+        let answer = move |reply: pb::Reply| {
+            underway.end(&reply);
+            connection.reply(seq, reply);
+        };
         let Ok(id) = report.node_id.parse::<NodeId>() else {
-            connection.reply(seq, error_reply(FsError::InvalidArgument));
-            return;
+            return answer(error_reply(FsError::InvalidArgument));
         };
         let cluster = Arc::clone(&self.cluster);
         tokio::spawn(async move {
             tracing::debug!(node = %id, why = report.why, "a client cannot reach a node");
             suspicion::reported(&cluster, id).await;
             let done = Some(pb::reply::Kind::Done(pb::Done {}));
-            connection.reply(seq, pb::Reply { lease: None, kind: done });
+            answer(pb::Reply { lease: None, kind: done });
         });
     }
 }

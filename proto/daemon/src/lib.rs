@@ -1,5 +1,6 @@
 //! What every Cairn process needs beside the wire. Nothing here knows a chunk or an inode.
 //!
-//! [`usage`]: what this process takes of its machine.
+//! [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
 
+pub mod metrics;
 pub mod usage;

@@ -15,7 +15,7 @@ pub(super) async fn put_chunk(
     let _room = store.admit_put(request.data.len() as u64).await;
     let outcome = store.put(vec![(id, request.data)]).await;
     match outcome.into_iter().next() {
-        Some(Ok(())) => Ok(pb::PutChunkResponse { status: "ok".into() }),
+        Some(Ok(_)) => Ok(pb::PutChunkResponse { status: "ok".into() }),
         Some(Err(e)) => Err(refusal(e, &id, store.chunk_size())),
         None => Err(ChunkError::Unreachable.into()),
     }

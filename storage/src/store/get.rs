@@ -1,6 +1,6 @@
 //! Get: find the record, read it, check its frame. Hashing is the client's part.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId};
@@ -11,8 +11,10 @@ impl Store {
     /// Reads chunks, in the order of `ids`. What does not fit into one answer is `Overloaded`: ask
     /// again. The caller holds what [`Store::admit_get`] gave.
     pub async fn get(self: &Arc<Self>, ids: Vec<ChunkId>) -> Vec<Result<Bytes, ChunkError>> {
+        let started = Instant::now();
         let store = Arc::clone(self);
-        self.readers
+        let results: Vec<_> = self
+            .readers
             .run(move || {
                 let mut bytes = 0;
                 let mut read = |id: &ChunkId| {
@@ -25,7 +27,9 @@ impl Store {
                 };
                 ids.iter().map(&mut read).collect()
             })
-            .await
+            .await;
+        self.activity.got(&results, started.elapsed());
+        results
     }
 
     /// Reads one chunk and checks its hash, for clients that do not.
@@ -33,8 +37,11 @@ impl Store {
     /// # Errors
     /// `NotFound` or `Damaged`.
     pub async fn get_verified(self: &Arc<Self>, id: ChunkId) -> Result<Bytes, ChunkError> {
+        let started = Instant::now();
         let store = Arc::clone(self);
-        self.readers.run(move || store.read_one(&id, Volume::read_verified)).await
+        let result = self.readers.run(move || store.read_one(&id, Volume::read_verified)).await;
+        self.activity.got(slice::from_ref(&result), started.elapsed());
+        result
     }
 
     /// The first volume that gives the chunk. A damaged copy counts only when no other is there.

@@ -8,8 +8,10 @@
 //! for it looks at all of them.
 //!
 //! Bounds: hashing and reading run on [`IoPool`]s; bytes of puts and gets in flight are taken from two
-//! semaphores by the callers ([`Store::admit_put`], [`Store::admit_get`]).
+//! semaphores by the callers ([`Store::admit_put`], [`Store::admit_get`]). What was done is counted in
+//! [`activity`].
 
+pub mod activity;
 pub mod damaged;
 mod get;
 mod have;
@@ -32,9 +34,11 @@ use cairn_proto::{ChunkError, ChunkId};
 use futures_util::future::select_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use put::Put;
 pub use verify::Checked;
 pub use volume::{Volume, VolumeSetup, VolumeStatus};
 
+use self::activity::Activity;
 use crate::io_pool::IoPool;
 
 /// Most bytes of chunks in one answer to a get, one chunk excepted.
@@ -68,6 +72,7 @@ pub struct Store {
     readers: IoPool,
     put_budget: Arc<Semaphore>,
     get_budget: Arc<Semaphore>,
+    activity: Activity,
     /// Last, so that it is dropped after the volumes: tells that their files are free.
     _gone: oneshot::Sender<()>,
 }
@@ -91,6 +96,7 @@ impl Store {
             readers: IoPool::new(READERS),
             put_budget: Arc::new(Semaphore::new(kib(limits.put_bytes))),
             get_budget: Arc::new(Semaphore::new(kib(limits.get_bytes))),
+            activity: Activity::default(),
             _gone: gone,
         };
         (store, is_gone)
@@ -99,6 +105,11 @@ impl Store {
     /// Largest chunk in bytes.
     pub fn chunk_size(&self) -> u32 {
         self.limits.chunk_size
+    }
+
+    /// What was done so far.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// The garbage collection epoch that puts are stamped with.

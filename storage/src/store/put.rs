@@ -1,6 +1,6 @@
 //! Put: check length and hash, leave out what is stored, hand the rest to the writers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId};
@@ -18,14 +18,30 @@ pub(super) type Unchecked = (ChunkId, Bytes);
 /// A chunk that has to be written: its position in the request, and its data.
 type Pending = (usize, Record);
 
+/// How a chunk came to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It was written.
+    Stored,
+    /// It was there already.
+    Known,
+}
+
 impl Store {
     /// Stores chunks. Where the result is `Ok` the chunk is durable, newly or since earlier. The caller
     /// holds what [`Store::admit_put`] gave until this returns.
     ///
     /// May be dropped at any time: then it is open which of the chunks are stored.
     pub async fn put(self: &Arc<Self>, chunks: Vec<Unchecked>) -> Outcome {
+        let started = Instant::now();
+        let lengths: Vec<_> = chunks.iter().map(|(_, data)| data.len()).collect();
+        let outcome = self.put_all(chunks, lengths.iter().sum()).await;
+        self.activity.put(&lengths, &outcome, started.elapsed());
+        outcome
+    }
+
+    async fn put_all(self: &Arc<Self>, chunks: Vec<Unchecked>, bytes: usize) -> Outcome {
         let store = Arc::clone(self);
-        let bytes: usize = chunks.iter().map(|(_, data)| data.len()).sum();
         let (mut outcome, mut pending) = if bytes <= INLINE {
             store.check(chunks)
         } else {
@@ -56,7 +72,7 @@ impl Store {
     }
 
     /// `Ok` when the chunk is stored already, `NotFound` when it is good and has to be written.
-    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<(), ChunkError> {
+    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<Put, ChunkError> {
         if data.is_empty() || data.len() > self.limits.chunk_size as usize {
             return Err(ChunkError::BadLength);
         }
@@ -69,7 +85,7 @@ impl Store {
                 if entry.epoch < epoch {
                     volume.touch(&[*id], epoch)?;
                 }
-                return Ok(());
+                return Ok(Put::Known);
             }
         }
         Err(ChunkError::NotFound)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkId};
+use cairn_proto::{ChunkError, ChunkId, pb};
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
@@ -254,9 +254,12 @@ async fn the_same_chunk_from_many_at_once_is_stored_once() {
             tokio::spawn(async move { store.put(batch).await })
         })
         .collect();
+    let mut outcomes = Vec::new();
     for task in tasks {
-        assert_eq!(task.await.unwrap(), vec![Ok(()); 3]);
+        outcomes.extend(task.await.unwrap());
     }
+    let known = outcomes.iter().filter(|outcome| **outcome == Ok(Put::Known)).count();
+    assert_eq!((outcomes.len(), known), (96, 95), "{outcomes:?}");
     assert_eq!(rig.store().copies(), 1);
     assert_eq!(
         rig.store().have(vec![id, chunk(2).0], false).await,
@@ -278,13 +281,41 @@ async fn wrong_data_is_refused_and_not_stored() {
             (id, data.clone()),
         ])
         .await;
-    let expected =
-        [Err(ChunkError::Mismatch), Err(ChunkError::BadLength), Err(ChunkError::BadLength), Ok(())];
+    let expected = [
+        Err(ChunkError::Mismatch),
+        Err(ChunkError::BadLength),
+        Err(ChunkError::BadLength),
+        Ok(Put::Stored),
+    ];
     assert_eq!(outcome, expected);
     assert_eq!(rig.store().copies(), 1);
     // Also when the id names a chunk that is stored.
     assert_eq!(rig.store().put(vec![(id, chunk(3).1)]).await, [Err(ChunkError::Mismatch)]);
     assert_eq!(rig.store().get(vec![chunk(2).0]).await, [Err(ChunkError::NotFound)]);
+}
+
+#[tokio::test]
+async fn what_was_put_and_got_is_counted() {
+    let rig = Rig::new(2);
+    let (id, data) = chunk(1);
+    let len = data.len() as u64;
+    let wrong = (chunk(2).0, data.clone());
+    rig.store().put(vec![(id, data.clone()), wrong, (id, data.clone())]).await;
+    rig.store().put(vec![(id, data)]).await;
+    rig.store().get(vec![id, id, chunk(3).0]).await;
+    rig.store().get_verified(id).await.unwrap();
+    let activity = rig.store().activity();
+    let expected = pb::NodeActivity {
+        chunks_put: 1,
+        bytes_put: len,
+        chunks_known: 2,
+        bytes_known: 2 * len,
+        chunks_got: 3,
+        bytes_got: 3 * len,
+        failures: 2,
+    };
+    assert_eq!(pb::NodeActivity::from(activity), expected);
+    assert_eq!((activity.puts.count(), activity.gets.count()), (2, 2));
 }
 
 #[tokio::test]
@@ -323,14 +354,18 @@ async fn short_transfers_and_full_disks_are_lived_with() {
     let mut refused = 0;
     for seed in 60..200 {
         match rig.store().put(vec![chunk(seed)]).await[..] {
-            [Ok(())] => {}
+            [Ok(_)] => {}
             [Err(ChunkError::NoSpace)] => refused += 1,
             ref other => panic!("{other:?}"),
         }
     }
     assert!(refused > 0);
     assert_all(rig.store(), 0..60).await;
-    assert_eq!(rig.store().put(vec![chunk(0)]).await, [Ok(())], "what is stored needs no room");
+    assert_eq!(
+        rig.store().put(vec![chunk(0)]).await,
+        [Ok(Put::Known)],
+        "what is stored needs no room"
+    );
     rig.disks[0].use_elsewhere(0);
     put_all(rig.store(), 60..200).await;
     rig.reopen().await;
@@ -360,7 +395,7 @@ async fn damage_is_found_named_and_healed_by_the_next_put() {
     assert_eq!((checked, damaged), (40, vec![id]));
     assert_eq!(rig.store().get_verified(id).await, Err(ChunkError::Damaged));
     assert_eq!(rig.store().have(vec![id], true).await, [None]);
-    assert_eq!(rig.store().put(vec![(id, data.clone())]).await, [Ok(())]);
+    assert_eq!(rig.store().put(vec![(id, data.clone())]).await, [Ok(Put::Stored)]);
     assert_eq!(rig.store().get_verified(id).await, Ok(data));
     assert_eq!(rig.store().copies(), 40);
     rig.close().await;

@@ -17,7 +17,7 @@ use std::{
 use cairn_proto::{ChunkError, ChunkId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{index::Entry, volume::VolumeState};
+use super::{index::Entry, put::Put, volume::VolumeState};
 use crate::{
     capacity,
     failpoints::{self, AFTER_APPEND, AFTER_HASH, AFTER_INDEX, AFTER_SYNC},
@@ -36,7 +36,7 @@ const GROUP_BYTES: u64 = 16 * 1024 * 1024;
 const INDEX_SYNC_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Result of each chunk of a job, in order.
-pub type Outcome = Vec<Result<(), ChunkError>>;
+pub type Outcome = Vec<Result<Put, ChunkError>>;
 
 /// Verified chunks to store.
 pub struct Job {
@@ -117,11 +117,11 @@ impl Writer {
                 Ok(true) => {
                     group.ids.insert(record.id);
                     fresh.push(record);
-                    Ok(())
+                    Ok(Put::Stored)
                 }
                 Ok(false) => {
                     group.touched.push((record.id, record.epoch));
-                    Ok(())
+                    Ok(Put::Known)
                 }
                 Err(e) => Err(e),
             });
