@@ -39,10 +39,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match run(verb, Path::new(path), count, threads) {
-        Ok(rate) => {
-            println!("{rate:.4}");
-            ExitCode::SUCCESS
-        }
+        Ok(rate) => match writeln!(io::stdout(), "{rate:.4}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
         Err(error) => {
             eprintln!("cairn-bench-load {verb} {path}: {error}");
             ExitCode::FAILURE
