@@ -31,8 +31,10 @@ usage: $ME WORD [ARGUMENTS]
   status          the processes, then what the master says
   mount [DIR]     mount the store at DIR (default ./mnt)
   umount [DIR]    unmount DIR (default ./mnt)
-  upload FILE... [DEST], download NAME OUT, list, verify, and every other verb of the
-                  program cairn: passed on to it ($ME help is this text)
+  analyze         processes, storage, chunks and their copies, files, network
+  monitor         the cluster, live
+  upload FILE... [DEST], download NAME OUT, list, info, df, du, verify, fsck, and every other
+                  verb of the program cairn: passed on to it ($ME help is this text)
 
 settings (environment):
   CAIRN_HOME      where the state lives (now $HOME_DIR)

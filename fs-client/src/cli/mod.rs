@@ -6,6 +6,7 @@
 #[macro_use]
 mod output;
 
+pub mod analyze;
 pub mod cat;
 pub mod connection;
 pub mod download;
@@ -15,9 +16,12 @@ pub mod list;
 pub mod mkdir;
 pub mod mount;
 pub mod progress;
+mod reference_sort;
 pub mod rm;
+mod spool;
 pub mod status;
 pub mod store;
+mod table;
 pub mod umount;
 pub mod units;
 pub mod upload;
@@ -39,6 +43,10 @@ pub struct Cli {
     #[command(flatten)]
     connection: Connection,
 
+    /// Colour states and headings
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = output::Color::Auto)]
+    color: output::Color,
+
     #[command(subcommand)]
     verb: Verb,
 }
@@ -54,6 +62,7 @@ enum Verb {
     Mkdir(mkdir::Mkdir),
     Rm(rm::Rm),
     Status(status::Status),
+    Analyze(analyze::Analyze),
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
 }
@@ -61,6 +70,7 @@ enum Verb {
 impl Cli {
     /// Does what the command line says.
     pub fn run(self) -> ExitCode {
+        output::choose_color(self.color);
         let connection = self.connection;
         let outcome = match self.verb {
             Verb::Mount(verb) => verb.run(&connection),
@@ -72,6 +82,7 @@ impl Cli {
             Verb::Mkdir(verb) => finish(verb.run(&connection)),
             Verb::Rm(verb) => finish(verb.run(&connection)),
             Verb::Status(verb) => finish(verb.run(&connection)),
+            Verb::Analyze(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
         };

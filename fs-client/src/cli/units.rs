@@ -34,6 +34,20 @@ pub fn plural(n: u64, word: &str) -> String {
     format!("{} {word}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
+/// `1 directory`, `12 directories`
+pub fn directories(n: u64) -> String {
+    if n == 1 { "1 directory".to_owned() } else { format!("{} directories", count(n)) }
+}
+
+/// `0.05 s`, `12.3 s`, `1 h 2 min`: processor time.
+pub fn cpu(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
+        10_000..600_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ => seconds(ms / 1000),
+    }
+}
+
 /// `45 s`, `12 min`, `3 h 20 min`, `4 d 2 h`
 pub fn seconds(s: u64) -> String {
     match s {
@@ -65,5 +79,9 @@ mod tests {
         assert_eq!(plural(1, "file"), "1 file");
         assert_eq!(plural(0, "file"), "0 files");
         assert_eq!(seconds(3700), "1 h 1 min");
+        assert_eq!(directories(1), "1 directory");
+        assert_eq!(directories(2), "2 directories");
+        assert_eq!(cpu(1_239), "1.23 s");
+        assert_eq!(cpu(59_999), "59.9 s");
     }
 }
