@@ -14,8 +14,11 @@ use futures_util::future::join_all;
 
 use self::report::{AnalyzeReport, Process};
 use super::{
-    connection::Connection, failure::Failure, output, progress::Progress,
-    status::report::StatusReport,
+    connection::Connection,
+    failure::Failure,
+    output,
+    progress::Progress,
+    status::report::{StatusReport, name_order},
 };
 use crate::rpc::{Admin, NodeAdmin};
 
@@ -74,6 +77,7 @@ async fn ask_nodes(
     for node in &map.nodes {
         nodes.push((node, admin.node(node)?));
     }
+    nodes.sort_by(|a, b| name_order(&a.0.name).cmp(&name_order(&b.0.name)));
     let answers = join_all(nodes.iter().map(|(_, node)| node.status())).await;
     let (mut asked, mut away) = (Vec::new(), Vec::new());
     for ((entry, node), answer) in nodes.into_iter().zip(answers) {

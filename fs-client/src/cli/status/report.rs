@@ -181,7 +181,8 @@ pub struct SessionReport {
 impl From<pb::StatusResponse> for StatusReport {
     fn from(status: pb::StatusResponse) -> Self {
         let map = status.map.unwrap_or_default();
-        let nodes: Vec<_> = status.nodes.into_iter().map(NodeReport::from).collect();
+        let mut nodes: Vec<_> = status.nodes.into_iter().map(NodeReport::from).collect();
+        nodes.sort_by(|a, b| name_order(&a.name).cmp(&name_order(&b.name)));
         let stored_bytes = nodes.iter().map(|n| n.chunk_bytes).sum::<u64>();
         let largest = nodes.iter().map(|n| n.chunk_bytes).max().unwrap_or(0);
         let unique_bytes = largest.max(stored_bytes / u64::from(map.replicas.max(1)));
@@ -252,6 +253,12 @@ impl From<pb::NodeStatus> for NodeReport {
     }
 }
 
+/// By name, and names that end in numbers by these: node2 before node10.
+pub fn name_order(name: &str) -> (&str, u64) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem, name[stem.len()..].parse().unwrap_or(0))
+}
+
 fn address(host: &str, port: u32) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
@@ -318,5 +325,17 @@ impl From<pb::SessionStatus> for SessionReport {
             open_inodes: s.open_inodes,
             idle_ms: s.idle_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_in_the_order_that_people_count() {
+        let mut names = ["node10", "node2", "b", "node1", "a7"];
+        names.sort_by_key(|name| name_order(name));
+        assert_eq!(names, ["a7", "b", "node1", "node2", "node10"]);
     }
 }
