@@ -209,17 +209,24 @@ launch() {
 ready_or_dead() { grep -q '^listening on ' "$RUN/$1.out" || ! kill -0 "$2" 2>/dev/null; }
 
 start_server() {
-  local name=$1 port dir
+  local name=$1 port dir metrics
   port=$(port_of "$name")
   dir=$(store_of "$name")
   if port_taken "$port"; then
     die "port $port (for $name) is in use by another program: stop that, or choose other ports with CAIRN_PORT=$((PORT + 1000)) $ME ..."
   fi
+  # Prometheus finds each server's metrics 500 ports further on.
+  metrics=()
+  if [ $((port + 500)) -le 65535 ] && ! port_taken $((port + 500)); then
+    metrics=(--metrics-listen "127.0.0.1:$((port + 500))")
+  else
+    say "Port $((port + 500)) is in use by another program: $name serves no metrics."
+  fi
   if [ "$name" = master ]; then
-    launch master "$BIN/cairn-master" serve --data "$dir" --listen "127.0.0.1:$port"
+    launch master "$BIN/cairn-master" serve --data "$dir" --listen "127.0.0.1:$port" "${metrics[@]}"
   else
     launch "$name" "$BIN/cairn-storage" serve --data "$dir" --listen "127.0.0.1:$port" \
-      --master "127.0.0.1:$PORT" --name "$name"
+      --master "127.0.0.1:$PORT" --name "$name" "${metrics[@]}"
   fi
 }
 

@@ -53,7 +53,7 @@ finish() {
 
 missing_packages() {
   local pair
-  for pair in cc:gcc git:git openssl:openssl sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3; do
+  for pair in cc:gcc git:git openssl:openssl sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3 promtool:prometheus; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
   done
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

@@ -5,14 +5,16 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
 
-use cairn_daemon::metrics::latency::Latency;
+use cairn_daemon::metrics::Latency;
 use cairn_proto::pb::{self, op, reply};
+
+use crate::namespace::{Counters, Namespace};
 
 /// Names of the kinds of operations, as status and metrics show them; [`kind`] is the index.
 const KINDS: [&str; 22] = [
@@ -76,11 +78,21 @@ pub(crate) struct Kind {
     pub(crate) failed: AtomicU64,
 }
 
+/// What the file system holds, as of the last commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stored {
+    /// Inodes and bytes.
+    pub(crate) counters: Counters,
+    /// Placement groups that were written to fewer nodes than wanted.
+    pub(crate) degraded_groups: u64,
+}
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     kinds: [Kind; KINDS.len()],
     underway: AtomicU64,
+    stored: Mutex<Stored>,
     /// Groups of operations that were committed, and how long each took.
     pub(crate) commits: Latency,
     /// Syncs of the metadata to disk, and how long each took.
@@ -94,13 +106,27 @@ impl Activity {
         Underway { activity: Arc::clone(self), kind: kind(op), since: Instant::now() }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The namespace has been opened or was committed.
+    pub(crate) fn committed(&self, namespace: &Namespace) {
+        let degraded_groups = namespace.degraded_count() as u64;
+        *self.lock() = Stored { counters: namespace.counters(), degraded_groups };
+    }
+
+    /// What the file system holds.
+    pub(crate) fn stored(&self) -> Stored {
+        *self.lock()
+    }
+
     /// Every kind by name.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = (&'static str, &Kind)> {
         KINDS.into_iter().zip(&self.kinds)
     }
 
     /// Operations that have not been answered.
-    #[cfg(test)]
     pub(crate) fn underway(&self) -> u64 {
         self.underway.load(Relaxed)
     }

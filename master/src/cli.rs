@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use cairn_daemon::metrics::page;
 use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -82,6 +83,9 @@ struct ServeArgs {
     /// Address and port to listen on; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = LISTEN_DEFAULT, env = "CAIRN_MASTER_LISTEN")]
     listen: String,
+    /// Address on which to serve metrics for Prometheus at /metrics; none without it
+    #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
     /// File with the shared secret that every caller must present
     #[arg(long, value_name = "FILE", env = "CAIRN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -159,6 +163,7 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         .init();
     let config = Config {
         listen: resolve(&args.listen)?,
+        metrics_listen: args.metrics_listen,
         token: args.token_file.as_deref().map(read_token).transpose()?,
         engine: args.engine,
         session_expiry: Duration::from_secs(args.session_expiry),

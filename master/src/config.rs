@@ -32,6 +32,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Address and port; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Address on which metrics are served, if any; port 0 picks one.
+    pub metrics_listen: Option<SocketAddr>,
     /// The shared secret that every caller must know, if any.
     pub token: Option<Token>,
     /// Engine.
@@ -52,6 +54,7 @@ impl Config {
         Self {
             data: data.into(),
             listen: LISTEN_DEFAULT.parse().expect("the default is an address and a port"),
+            metrics_listen: None,
             token: None,
             engine: EngineKind::default(),
             session_expiry: Duration::from_secs(SESSION_EXPIRY_DEFAULT),

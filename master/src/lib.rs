@@ -8,6 +8,7 @@ pub mod config;
 pub mod engine;
 pub mod failpoints;
 pub mod format;
+mod metrics;
 pub mod namespace;
 mod nodes;
 mod op_thread;

@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cairn_daemon::metrics::{
+    Page,
+    page::{Bound, PageError, Site},
+};
 use cairn_proto::{
     ClusterMap,
     handshake::{Doorkeeper, Greeting},
@@ -40,6 +44,7 @@ use crate::{
         memory::MemoryEngine,
     },
     format::{self, DataDir, Format, FormatError},
+    metrics::{self, Sources},
     namespace::{Namespace, OpenError, Params},
     nodes::{chunk_client::ChunkClient, probe::Prober},
     op_thread::{self, Failure, OpQueue},
@@ -74,6 +79,9 @@ pub enum StartError {
     /// The address.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
+    /// There is no page for metrics.
+    #[error(transparent)]
+    Metrics(#[from] PageError),
     /// The system gave no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -86,14 +94,23 @@ pub struct Running {
     pub address: SocketAddr,
     /// The file system.
     pub fs_uuid: Uuid,
+    metrics: Option<Page>,
     stopping: watch::Sender<bool>,
     failure: watch::Receiver<Option<String>>,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
+    /// Where metrics are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(Page::address)
+    }
+
     /// Stops in order; everything acknowledged is durable when this returns.
     pub async fn stop(self) {
+        if let Some(page) = self.metrics {
+            page.stop().await;
+        }
         self.stopping.send_replace(true);
         // The supervisor has no way to fail but a panic, which is in the log.
         let _ = self.supervisor.await;
@@ -155,6 +172,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         _ => StartError::Listen(config.listen, error),
     })?;
     let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    let page = Bound::to(config.metrics_listen).await?;
     if !address.ip().is_loopback() && config.token.is_none() {
         tracing::warn!(%address, "everybody who reaches this address can read and change all files: give --token-file");
     }
@@ -162,9 +180,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (stopping, stop) = watch::channel(false);
     let (failure, failed) = watch::channel(None);
     let parts = assemble(&config, data.format.clone(), address, namespace, &stop, failure)?;
+    let metrics = page.map(|page| page.serve(parts.metrics(&config)));
     let supervisor = tokio::spawn(supervise(parts, listener, config, data, stop));
     tracing::info!(%address, file_system = %fs_uuid, "serving");
-    Ok(Running { address, fs_uuid, stopping, failure: failed, supervisor })
+    Ok(Running { address, fs_uuid, metrics, stopping, failure: failed, supervisor })
 }
 
 /// Everything that runs.
@@ -175,6 +194,21 @@ struct Parts {
     sync_thread: JoinHandle<()>,
     tasks: JoinSet<()>,
     failed: watch::Receiver<Option<String>>,
+}
+
+impl Parts {
+    /// What the page for metrics shows.
+    fn metrics(&self, config: &Config) -> Site {
+        let service = &self.service;
+        let sources = Sources {
+            activity: Arc::clone(&service.activity),
+            ops: service.ops.clone(),
+            durability: Arc::clone(&self.durability),
+            sessions: Arc::clone(&service.sessions.registry),
+            cluster: Arc::clone(&service.cluster),
+        };
+        Site::new(metrics::registry(sources, &config.data))
+    }
 }
 
 fn assemble(

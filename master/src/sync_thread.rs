@@ -80,6 +80,11 @@ impl Durability {
         }
     }
 
+    /// How many replies wait for the next sync.
+    pub(crate) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     /// Asks the thread to end after a last sync.
     pub(crate) fn stop(&self) {
         self.state().stop = true;

@@ -7,6 +7,7 @@ use std::{
     process::ExitCode,
 };
 
+use cairn_daemon::metrics::page;
 use cairn_proto::limits::CHUNK_SIZE_DEFAULT;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,6 +86,9 @@ struct ServeArgs {
     /// Free bytes to keep on each disk [default: 1 GiB or 5 % of the disk, the smaller].
     #[arg(long, value_name = "BYTES", env = "CAIRN_RESERVE")]
     reserve: Option<u64>,
+    /// Address on which to serve metrics for Prometheus at /metrics; none without it.
+    #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
     /// File with the secret that all parts of the file system share.
     #[arg(long, value_name = "FILE", env = "CAIRN_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -145,6 +149,7 @@ fn serve(args: ServeArgs) -> Outcome {
         name: args.name,
         zone: args.zone,
         reserve: args.reserve,
+        metrics_listen: args.metrics_listen,
         token_file: args.token_file,
         ..Config::new(args.data, args.master)
     };

@@ -25,6 +25,8 @@ pub struct Config {
     pub zone: String,
     /// Free bytes to keep on each disk; default: 1 GiB or 5 % of the disk, the smaller.
     pub reserve: Option<u64>,
+    /// Address on which metrics are served, if any; port 0 picks one.
+    pub metrics_listen: Option<SocketAddr>,
     /// File with the shared secret that callers must know.
     pub token_file: Option<PathBuf>,
     /// Length at which a segment is full, in bytes.
@@ -48,6 +50,7 @@ impl Config {
             name: None,
             zone: String::new(),
             reserve: None,
+            metrics_listen: None,
             token_file: None,
             segment_bytes: SEGMENT_BYTES,
             put_bytes: 32 * 1024 * 1024,

@@ -4,7 +4,13 @@
 //! for ever. A master of another file system is told apart: that is an error a person has to mend, so
 //! it is logged as one and tried rarely.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use cairn_proto::{
     ClusterMap, NodeState,
@@ -52,6 +58,8 @@ pub struct Heartbeat {
     pub store: Arc<Store>,
     /// Told of new maps.
     pub map: MapSender,
+    /// Set while the master hears of the node.
+    pub connected: Arc<AtomicBool>,
 }
 
 /// Why a connection to the master ended.
@@ -80,7 +88,9 @@ impl Heartbeat {
         let mut complained = false;
         loop {
             let mut heard = false;
-            let lost = match self.session(&mut stopping, &mut heard).await {
+            let ended = self.session(&mut stopping, &mut heard).await;
+            self.connected.store(false, Relaxed);
+            let lost = match ended {
                 Ok(()) => return,
                 Err(lost) => lost,
             };
@@ -117,6 +127,7 @@ impl Heartbeat {
             connected = self.connect() => connected?,
         };
         *heard = true;
+        self.connected.store(true, Relaxed);
         tracing::info!(master = %self.master, "registered with the master");
         let mut report_ms = REPORT_MS_DEFAULT;
         let mut ticks = ticker(report_ms);

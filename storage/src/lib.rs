@@ -20,6 +20,7 @@ pub mod failpoints;
 pub mod format;
 pub mod heartbeat;
 pub mod io_pool;
+pub mod metrics;
 pub mod segment;
 pub mod server;
 pub mod service;

@@ -8,10 +8,14 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
+use cairn_daemon::metrics::{
+    Page,
+    page::{Bound, PageError, Site},
+};
 use cairn_proto::{
     Malformed, NodeId,
     handshake::{Doorkeeper, Token},
@@ -31,6 +35,7 @@ use crate::{
     disk::RealDisk,
     format::{DataDir, FormatError},
     heartbeat::{self, Heartbeat},
+    metrics,
     segment::writer::SegmentShape,
     service::{ChunkService, Stopping},
     status::Identity,
@@ -70,6 +75,9 @@ pub enum StartError {
         /// Why.
         why: String,
     },
+    /// There is no page for metrics.
+    #[error(transparent)]
+    Metrics(#[from] PageError),
     /// Others could not reach the node.
     #[error("{0}")]
     Advertise(String),
@@ -81,6 +89,7 @@ pub struct Running {
     pub address: SocketAddr,
     /// Who the node is.
     pub node_id: NodeId,
+    metrics: Option<Page>,
     stop: watch::Sender<bool>,
     heartbeat: JoinHandle<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -104,12 +113,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|e| StartError::Bind { address: config.listen, error: e.to_string() })?;
     let (host, port) = advertised(&config, address)?;
+    let page = Bound::to(config.metrics_listen).await?;
     let (store, store_gone, dirs) = open_store(&config, dirs).await?;
     let (stop, stopped) = watch::channel(false);
     let stopping = Stopping::new(stopped);
     if !address.ip().is_loopback() && token.is_none() {
         tracing::warn!(%address, "serving beyond this machine without --token-file: anybody who reaches this port can read and write");
     }
+    let connected = Arc::new(AtomicBool::new(false));
+    let metrics =
+        page.map(|page| page.serve(Site::new(metrics::registry(&store, Arc::clone(&connected)))));
     let heartbeat = Heartbeat {
         master: config.master.clone(),
         token: token.clone(),
@@ -117,6 +130,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         identity: Arc::clone(&identity),
         store: Arc::clone(&store),
         map: watch::Sender::new(None),
+        connected: Arc::clone(&connected),
     };
     let service = StorageServiceServer::new(ChunkService::new(
         Arc::clone(&store),
@@ -135,13 +149,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let heartbeat = tokio::spawn(heartbeat.run(stopping));
     tracing::info!(%address, node = %identity.node_id, name = %identity.name, "serving chunks");
     let node_id = identity.node_id;
-    Ok(Running { address, node_id, stop, heartbeat, serving, store, store_gone, dirs })
+    Ok(Running { address, node_id, metrics, stop, heartbeat, serving, store, store_gone, dirs })
 }
 
 impl Running {
+    /// Where metrics are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(Page::address)
+    }
+
     /// Stops cleanly; returns when the directories can be served by another.
     pub async fn stop(self) {
-        let Self { stop, heartbeat, mut serving, store, store_gone, dirs, .. } = self;
+        let Self { metrics, stop, heartbeat, mut serving, store, store_gone, dirs, .. } = self;
+        if let Some(page) = metrics {
+            page.stop().await;
+        }
         stop.send_replace(true);
         if heartbeat.await.is_err() {
             tracing::error!("the heartbeat panicked");

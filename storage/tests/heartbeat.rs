@@ -262,6 +262,7 @@ async fn a_disk_that_fails_is_reported_at_once() {
         node: describe(&identity, "127.0.0.1".into(), 1, String::new(), &store),
         identity,
         store: Arc::clone(&store),
+        connected: Arc::default(),
         map: watch::Sender::new(None),
     };
     let (stop, stopped) = watch::channel(false);

@@ -53,6 +53,11 @@ impl Namespace {
         self.degraded.iter().copied().collect()
     }
 
+    /// How many they are.
+    pub fn degraded_count(&self) -> usize {
+        self.degraded.len()
+    }
+
     pub(super) fn load_degraded(&mut self) -> Result<(), EngineError> {
         let rows = self.group.rows(&Table::Degraded.all(), usize::MAX)?;
         let group =

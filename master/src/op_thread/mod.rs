@@ -143,6 +143,11 @@ impl OpQueue {
         receiver.await.map_err(|_| CallError::Stopping)?
     }
 
+    /// How many jobs wait.
+    pub(crate) fn len(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
+    }
+
     /// Asks the thread to end after everything queued so far.
     pub(crate) async fn stop(&self) {
         // An error means that it has ended already.
@@ -161,6 +166,7 @@ pub(crate) fn start(
     failure: Arc<Failure>,
 ) -> std::io::Result<(OpQueue, JoinHandle<()>)> {
     let (jobs, queue) = mpsc::channel(QUEUE);
+    activity.committed(&namespace);
     let thread = OpThread { namespace, durability, activity, queue, cramped: false };
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(move || thread.run()));
@@ -270,6 +276,7 @@ impl OpThread {
         let started = Instant::now();
         let result = self.namespace.commit();
         self.activity.commits.record(started.elapsed());
+        self.activity.committed(&self.namespace);
         self.cramped = matches!(result, Err(EngineError::NoSpace));
         result.map(|()| true)
     }

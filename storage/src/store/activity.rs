@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_daemon::metrics::latency::Latency;
+use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, pb};
 
 use super::{Put, writer::Outcome};

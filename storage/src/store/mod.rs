@@ -30,6 +30,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, ChunkId};
 use futures_util::future::select_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -102,9 +103,31 @@ impl Store {
         (store, is_gone)
     }
 
+    /// Its bounds.
+    pub fn limits(&self) -> StoreLimits {
+        self.limits
+    }
+
     /// Largest chunk in bytes.
     pub fn chunk_size(&self) -> u32 {
         self.limits.chunk_size
+    }
+
+    /// Bytes of the room for puts and for gets that are taken now.
+    pub fn admitted(&self) -> (u64, u64) {
+        let taken = |budget: &Semaphore, most: u64| {
+            let free = budget.available_permits() as u64 * KIB;
+            (most / KIB * KIB).saturating_sub(free)
+        };
+        (
+            taken(&self.put_budget, self.limits.put_bytes),
+            taken(&self.get_budget, self.limits.get_bytes),
+        )
+    }
+
+    /// By disk: its syncs.
+    pub fn syncs(&self) -> impl Iterator<Item = (&str, &Latency)> {
+        self.volumes.iter().map(Volume::syncs)
     }
 
     /// What was done so far.

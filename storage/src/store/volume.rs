@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, ChunkId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
@@ -61,6 +62,8 @@ pub struct VolumeState {
     /// Bytes of the newest segment that are allocated and unused.
     pub(super) allocated: AtomicU64,
     pub(super) failed: AtomicBool,
+    /// Syncs of new chunks.
+    pub(super) syncs: Latency,
     /// Told once, when the disk fails.
     failure: Notify,
 }
@@ -126,6 +129,7 @@ impl Volume {
             reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
             allocated: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            syncs: Latency::default(),
             failure: Notify::new(),
         });
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
@@ -238,6 +242,11 @@ impl Volume {
     /// Whether it takes no more puts.
     pub fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
+    }
+
+    /// Its name and its syncs.
+    pub fn syncs(&self) -> (&str, &Latency) {
+        (&self.state.name, &self.state.syncs)
     }
 
     /// Number and bytes of its chunks.

@@ -12,6 +12,7 @@ use std::{
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Instant,
 };
 
 use cairn_proto::{ChunkError, ChunkId};
@@ -198,7 +199,9 @@ impl Writer {
         }
         let state = &self.state;
         if !group.entries.is_empty() {
+            let started = Instant::now();
             self.writer.sync().map_err(|e| state.fail("sync", &e))?;
+            state.syncs.record(started.elapsed());
             failpoints::hit(AFTER_SYNC);
             state
                 .index
