@@ -6,7 +6,7 @@ use std::{
     vec,
 };
 
-use cairn_proto::{Attr, FileKind, Ino};
+use cairn_proto::{Attr, FileKind, Ino, Timestamp};
 use clap::Args;
 
 use super::{
@@ -75,7 +75,7 @@ impl List {
         kind: FileKind,
     ) -> Result<(), Failure> {
         if let (true, Some(attr)) = (self.long, attr) {
-            let (mode, nlink, time) = (mode_text(attr), attr.nlink, time_text(attr));
+            let (mode, nlink, time) = (mode_text(attr), attr.nlink, time_text(attr.mtime));
             write!(
                 out,
                 "{mode} {nlink:>3} {:>5} {:>5} {:>12} {time} ",
@@ -115,7 +115,7 @@ impl Level {
 }
 
 /// `drwxr-xr-x`
-fn mode_text(attr: &Attr) -> String {
+pub(super) fn mode_text(attr: &Attr) -> String {
     let kind = match attr.kind() {
         FileKind::Regular => '-',
         FileKind::Directory => 'd',
@@ -142,9 +142,8 @@ fn mode_text(attr: &Attr) -> String {
 }
 
 /// `2026-11-22 10:30:00`, UTC.
-fn time_text(attr: &Attr) -> String {
-    let (days, second) =
-        (attr.mtime.seconds.div_euclid(86_400), attr.mtime.seconds.rem_euclid(86_400));
+pub(super) fn time_text(time: Timestamp) -> String {
+    let (days, second) = (time.seconds.div_euclid(86_400), time.seconds.rem_euclid(86_400));
     let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (second / 3600, second % 3600 / 60, second % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")

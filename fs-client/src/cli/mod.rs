@@ -9,10 +9,14 @@ mod output;
 pub mod analyze;
 pub mod cat;
 pub mod connection;
+pub mod df;
 pub mod download;
+pub mod du;
 pub mod failure;
 pub mod fsck;
+pub mod info;
 pub mod list;
+mod local_path;
 pub mod mkdir;
 pub mod mount;
 pub mod progress;
@@ -63,6 +67,9 @@ enum Verb {
     Rm(rm::Rm),
     Status(status::Status),
     Analyze(analyze::Analyze),
+    Info(info::Info),
+    Df(df::Df),
+    Du(du::Du),
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
 }
@@ -83,6 +90,9 @@ impl Cli {
             Verb::Rm(verb) => finish(verb.run(&connection)),
             Verb::Status(verb) => finish(verb.run(&connection)),
             Verb::Analyze(verb) => finish(verb.run(&connection)),
+            Verb::Info(verb) => finish(verb.run(&connection)),
+            Verb::Df(verb) => finish(verb.run(&connection)),
+            Verb::Du(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
         };

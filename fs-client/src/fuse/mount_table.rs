@@ -12,6 +12,8 @@ use std::{
 pub struct Mount {
     /// `MAJOR:MINOR`.
     pub device: String,
+    /// Which directory of its file system is shown: `/`, unless it was bound.
+    pub root: PathBuf,
     /// Where.
     pub at: PathBuf,
     /// Type, for example `fuse.cairn`.
@@ -27,10 +29,14 @@ impl Mount {
     }
 }
 
+/// Every mount, in the order in which they cover each other.
+pub fn all() -> Vec<Mount> {
+    fs::read("/proc/self/mountinfo").map(|table| parse(&table)).unwrap_or_default()
+}
+
 /// What is mounted on top at exactly `at`.
 pub fn find(at: &Path) -> Option<Mount> {
-    let table = fs::read("/proc/self/mountinfo").ok()?;
-    parse(&table).into_iter().rev().find(|mount| mount.at == at)
+    all().into_iter().rev().find(|mount| mount.at == at)
 }
 
 fn parse(table: &[u8]) -> Vec<Mount> {
@@ -45,6 +51,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         |field: Option<&&[u8]>| Some(String::from_utf8_lossy(&unescape(field?)).into_owned());
     Some(Mount {
         device: text(fields.get(2))?,
+        root: OsString::from_vec(unescape(fields.get(3)?)).into(),
         at: OsString::from_vec(unescape(fields.get(4)?)).into(),
         kind: text(fields.get(dash + 1))?,
         source: text(fields.get(dash + 2))?,

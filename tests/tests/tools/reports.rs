@@ -1,8 +1,8 @@
 //! `analyze`, `info`, `df`, `du`: on a tree whose chunks can be counted by hand, and with a node away.
 
-use std::{fs, os::unix::fs::FileExt};
+use std::{fs, os::unix::fs::FileExt, time::Duration};
 
-use cairn_tests::{Cluster, Rng, within};
+use cairn_tests::{Cluster, Rng, wait_for, within};
 use serde_json::Value;
 
 const CHUNK: usize = 64 * 1024;
@@ -123,5 +123,131 @@ fn analyze_goes_on_without_a_node_and_sees_what_is_left_over_or_lost() {
         cluster.kill_node(0);
         let found = report(&cluster, &["analyze"]);
         assert_eq!(found["chunks"]["copies"], serde_json::json!({ "0": 6 }));
+    });
+}
+
+#[test]
+fn info_shows_chunks_holes_and_the_state_of_every_copy() {
+    within(180, || {
+        let mut cluster = Cluster::new();
+        build(&cluster);
+        let found = report(&cluster, &["info", "/dir/holes", "link", "/dir", "--all"]);
+        let [holes, link, dir] = &found["files"].as_array().unwrap()[..] else { panic!("{found}") };
+        assert_eq!((&holes["kind"], &holes["size"]), (&"file".into(), &(7 * CHUNK / 2).into()));
+        let content = &holes["content"];
+        for (field, expected) in
+            [("chunks", 2), ("holes", 2), ("distinct", 2), ("complete", 2), ("lost", 0)]
+        {
+            assert_eq!(content[field], expected, "{field}: {content}");
+        }
+        assert_eq!(content["distinct_bytes"], CHUNK + CHUNK / 2);
+        let list = content["list"].as_array().unwrap();
+        assert_eq!((&list[0]["index"], &list[1]["index"]), (&1.into(), &3.into()));
+        assert_eq!(
+            list[0]["copies"],
+            serde_json::json!([
+                { "node": "node1", "state": "present" },
+                { "node": "node2", "state": "present" },
+            ])
+        );
+        assert_eq!(link["target"], "a");
+        assert_eq!((&dir["kind"], &dir["entries"]), (&"directory".into(), &3.into()));
+        let zeros = &report(&cluster, &["info", "/zeros"])["files"][0]["content"];
+        assert_eq!((&zeros["chunks"], &zeros["distinct"]), (&10.into(), &1.into()));
+        let short = cluster.cairn(60, &["info", "/zeros", "--chunks", "4"]);
+        assert!(short.stdout.contains("and 6 more"), "{short}");
+
+        cluster.kill_node(1);
+        let content = &report(&cluster, &["info", "/a"])["files"][0]["content"];
+        assert_eq!((&content["complete"], &content["fewer"]), (&0.into(), &3.into()), "{content}");
+        assert!(content["away"]["node2"].is_string(), "{content}");
+        assert_eq!(content["list"][0]["copies"][1]["state"], "node-away");
+        cluster.kill_node(0);
+        let content = &report(&cluster, &["info", "/a"])["files"][0]["content"];
+        assert_eq!(content["unknown"], 3, "{content}");
+        let none = cluster.cairn(60, &["info", "/none"]);
+        assert_eq!(none.code(), Some(1), "{none}");
+        assert!(none.stderr.contains("/none"), "{none}");
+    });
+}
+
+#[test]
+fn info_and_du_take_local_paths_inside_a_mount() {
+    within(180, || {
+        let cluster = Cluster::new();
+        build(&cluster);
+        let mount = cluster.mount();
+        let path = mount.join("dir/copy");
+        // The master is the mount's, whatever the environment says.
+        let arguments = ["--master", "127.0.0.1:1", "info", "--json", path.to_str().unwrap()];
+        let ran = cluster.cairn(60, &arguments);
+        assert!(ran.ok(), "{ran}");
+        assert!(ran.stdout.contains("\"/dir/copy\""), "{ran}");
+        let dir = mount.join("dir");
+        let ran =
+            cluster.cairn(60, &["--master", "127.0.0.1:1", "du", "-s", dir.to_str().unwrap()]);
+        assert!(ran.ok() && ran.stdout.contains("/dir"), "{ran}");
+        mount.unmount();
+    });
+}
+
+#[test]
+fn du_counts_lengths_distinct_chunks_and_what_others_share() {
+    within(180, || {
+        let cluster = Cluster::new();
+        build(&cluster);
+        let found = report(&cluster, &["du"]);
+        let rows = found["rows"].as_array().unwrap();
+        let row = |path: &str| {
+            let row = rows.iter().find(|row| row["path"] == path).unwrap();
+            ["files", "logical_bytes", "stored_bytes", "shared_bytes"]
+                .map(|f| row[f].as_u64().unwrap())
+        };
+        let [c, half] = [CHUNK as u64, CHUNK as u64 / 2];
+        assert_eq!(row("/"), [5, 3 * c + 3 * c + 1000 + 3 * c + half + 10 * c, DISTINCT as u64, 0]);
+        assert_eq!(row("/dir"), [3, 6 * c + half + 1000, 4 * c + half + 1000, 3 * c]);
+        assert_eq!(row("/dir/deep"), [1, 1000, 1000, 0]);
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[2]["path"], "/", "the sum comes last");
+
+        let found = report(&cluster, &["du", "-s", "/a", "zeros"]);
+        let rows = found["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        let a = rows.iter().find(|row| row["path"] == "/a").unwrap();
+        assert_eq!((&a["stored_bytes"], &a["shared_bytes"]), (&(3 * c).into(), &(3 * c).into()));
+        let zeros = rows.iter().find(|row| row["path"] == "/zeros").unwrap();
+        assert_eq!((&zeros["stored_bytes"], &zeros["shared_bytes"]), (&c.into(), &0.into()));
+        let exact = cluster.cairn(60, &["du", "-b", "-d", "1", "/dir"]);
+        assert!(exact.ok() && exact.stdout.lines().count() == 3, "{exact}");
+        assert!(exact.stdout.contains(&(6 * c + half + 1000).to_string()), "{exact}");
+        let none = cluster.cairn(60, &["du", "/dir/none"]);
+        assert_eq!(none.code(), Some(1), "{none}");
+    });
+}
+
+#[test]
+fn df_says_what_the_mount_says() {
+    within(180, || {
+        let cluster = Cluster::new();
+        build(&cluster);
+        let mount = cluster.mount();
+        let found = report(&cluster, &["df"]);
+        assert_eq!(found["nodes"].as_array().unwrap().len(), 2);
+        // The master knows what the nodes reported last: that is up to a second old.
+        let known = wait_for(Duration::from_secs(20), || {
+            report(&cluster, &["df"])["store"]["chunk_bytes"] == 2 * DISTINCT
+        });
+        assert!(known, "{}", report(&cluster, &["df"]));
+        let stat = rustix::fs::statvfs(mount.path()).unwrap();
+        let close = |a: u64, b: u64| a.abs_diff(b) <= a.max(b) / 20;
+        let capacity = found["usable_capacity_bytes"].as_u64().unwrap();
+        assert!(close(capacity, stat.f_blocks * stat.f_frsize), "{found}");
+        let free = found["usable_free_bytes"].as_u64().unwrap();
+        assert!(close(free, stat.f_bfree * stat.f_frsize), "{found}");
+        let inodes = found["inodes"].as_u64().unwrap();
+        assert_eq!(inodes, 5 + 3 + 1, "{found}");
+        let shown = cluster.cairn(60, &["df", "-n"]);
+        assert!(shown.ok() && shown.stdout.contains("node2"), "{shown}");
+        mount.unmount();
     });
 }
