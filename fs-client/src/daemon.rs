@@ -2,8 +2,12 @@
 //!
 //! The daemon never looks into its own mount: a stat there would wait for an answer from itself.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use cairn_daemon::metrics::{
+    Page,
+    page::{Bound, PageError},
+};
 use thiserror::Error;
 use tokio::{
     runtime::Handle,
@@ -12,8 +16,10 @@ use tokio::{
 };
 
 use crate::{
+    activity::Activity,
     config::ClientConfig,
-    fuse::{Adapter, MountSettings, Mounted},
+    fuse::{Adapter, MountSettings, Mounted, mount_table},
+    metrics::{self, socket},
     rpc::ConnectError,
     vfs::Vfs,
 };
@@ -28,6 +34,8 @@ pub struct Settings {
     pub client: ClientConfig,
     /// Bound of written bytes that are not committed yet.
     pub dirty_bytes: usize,
+    /// Address on which metrics are served, if any, beside the mount's socket.
+    pub metrics_listen: Option<SocketAddr>,
     /// Where and how to mount.
     pub mount: MountSettings,
 }
@@ -48,6 +56,9 @@ pub enum DaemonError {
         /// What to do, when that is known.
         remedy: &'static str,
     },
+    /// There is no page for metrics.
+    #[error(transparent)]
+    Metrics(#[from] PageError),
     /// Signals cannot be handled.
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
@@ -79,8 +90,10 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
     let at = settings.mount.at.display().to_string();
+    let bound = Bound::to(settings.metrics_listen).await?;
     let vfs = Vfs::connect(&settings.client, settings.dirty_bytes).await?;
     let adapter = Adapter::new(Arc::clone(&vfs), Handle::current(), settings.client.deadline);
+    let activity = adapter.activity();
     let mut mounted = match Mounted::new(adapter, &settings.mount) {
         Ok(mounted) => mounted,
         Err(why) => {
@@ -90,12 +103,17 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
         }
     };
     tracing::info!(at, source = settings.mount.source, "mounted");
+    let public = bound.map(|bound| bound.serve(metrics::site(&vfs, &activity)));
+    let private = serve_on_socket(&settings.mount.at, &vfs, &activity);
     ready();
     let ended = tokio::select! {
         ended = mounted.ended() => ended,
         _ = terminate.recv() => unmount(&vfs, &mut mounted, &at).await,
         _ = interrupt.recv() => unmount(&vfs, &mut mounted, &at).await,
     };
+    for page in private.into_iter().chain(public) {
+        page.stop().await;
+    }
     let flushed = match timeout(LAST_FLUSH, vfs.shutdown()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
@@ -104,6 +122,20 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
     tracing::info!(at, "unmounted");
     flushed.map_err(|why| DaemonError::Lost { at: at.clone(), why })?;
     ended.map_err(|why| DaemonError::Broken { at, why })
+}
+
+/// Metrics and profile for the mount's owner. A mount that cannot have a socket does without.
+fn serve_on_socket(at: &Path, vfs: &Arc<Vfs>, activity: &Arc<Activity>) -> Option<Page> {
+    let owner = rustix::process::geteuid().as_raw();
+    let mount = mount_table::find(at)?;
+    let page = socket::path(&mount.device, owner).and_then(|path| {
+        let site = metrics::site_with_profile(vfs, activity);
+        Page::unix(&path, site).map_err(|error| error.to_string())
+    });
+    page.inspect_err(|why| {
+        tracing::warn!("`cairn profile` will not find this mount: {why}");
+    })
+    .ok()
 }
 
 /// Unmounts because the process was told to end. What is in use is taken away from its users.

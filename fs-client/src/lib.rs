@@ -2,13 +2,16 @@
 //!
 //! From bottom to top: [`rpc`] (the master) and [`chunks`] (the storage nodes) move bytes;
 //! [`file`] is the content of one file; [`vfs`] the file system without FUSE; [`fuse`] shows it to the
-//! kernel, and [`daemon`] runs that for a mount. [`cli`] is what people type.
+//! kernel, and [`daemon`] runs that for a mount. [`activity`] counts what it is asked to do, [`metrics`]
+//! shows it. [`cli`] is what people type.
 
+pub mod activity;
 pub mod chunks;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod file;
 pub mod fuse;
+pub mod metrics;
 pub mod rpc;
 pub mod vfs;

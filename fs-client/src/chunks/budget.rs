@@ -31,6 +31,16 @@ impl Budget {
         self.left.clone().try_acquire_many_owned(self.share(bytes)).ok()
     }
 
+    /// Bytes of it that are taken now.
+    pub(super) fn taken(&self) -> usize {
+        self.units.saturating_sub(self.left.available_permits()) * UNIT
+    }
+
+    /// All of it in bytes.
+    pub(super) fn total(&self) -> usize {
+        self.units * UNIT
+    }
+
     fn share(&self, bytes: usize) -> u32 {
         let units = bytes.div_ceil(UNIT).clamp(1, self.units);
         u32::try_from(units).expect("bounded at construction")

@@ -60,6 +60,11 @@ impl Cache {
         self.lock().chunks.contains(id)
     }
 
+    /// Bytes that it takes now, and at most.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.lock().bytes, self.bound)
+    }
+
     /// Keeps `data`, which `id` names, and drops what was not used for longest.
     pub(super) fn insert(&self, id: ChunkId, data: Bytes) {
         let cost = data.len() + OVERHEAD;

@@ -20,6 +20,7 @@ mod hashing;
 mod pipe;
 mod put;
 mod puts;
+mod reads;
 #[cfg(test)]
 mod scripted;
 #[cfg(test)]
@@ -35,7 +36,6 @@ use cairn_proto::{
 use tokio::time::timeout;
 use tracing::info;
 
-pub use self::traffic::Traffic;
 use self::{
     budget::Budget,
     cache::Cache,
@@ -43,6 +43,7 @@ use self::{
     flight::{Flights, Landing},
     hashing::Hashing,
 };
+pub use self::{reads::Reads, traffic::Traffic};
 use crate::{config::ClientConfig, rpc::Session};
 
 /// A chunk that is durable on every node that the map `map_epoch` requires.
@@ -66,6 +67,7 @@ struct Inner {
     /// Whether nodes are asked what they have before it is sent.
     ask_before_put: bool,
     traffic: traffic::Counters,
+    reads: Reads,
     upload: Budget,
     download: Budget,
     /// Half of the download budget, so that read-ahead never keeps readers waiting.
@@ -123,6 +125,7 @@ impl Chunks {
                 hashing,
                 ask_before_put: config.ask_before_put,
                 traffic: traffic::Counters::default(),
+                reads: Reads::default(),
                 upload: Budget::new(config.upload_bytes),
                 download: Budget::new(config.download_bytes),
                 ahead: Budget::new(config.download_bytes / 2),
@@ -139,8 +142,10 @@ impl Chunks {
     /// once more: the chunk may have been replaced); `Unreachable` at the deadline.
     pub async fn get(&self, chunk: &ChunkRef) -> Result<Bytes, ChunkError> {
         if let Some(data) = self.cached(&chunk.id) {
+            self.found(1);
             return right_length(data, chunk);
         }
+        self.inner.reads.miss();
         let (landing, fetched) = self.inner.flights.join(chunk.id);
         if let Some(landing) = landing {
             tokio::spawn(fetch(self.inner.clone(), *chunk, landing));
@@ -148,6 +153,11 @@ impl Chunks {
         // The fetch ends by its own deadline, and never without an answer.
         let data = fetched.await.unwrap_or(Err(ChunkError::Unreachable))?;
         right_length(data, chunk)
+    }
+
+    /// For the count: a reader has found `chunks` chunks with [`Chunks::cached`].
+    pub fn found(&self, chunks: usize) {
+        self.inner.reads.hit(chunks);
     }
 
     /// The chunk if it is in memory.
@@ -183,6 +193,22 @@ impl Chunks {
         put::put(&self.inner, data).await
     }
 
+    /// What was read so far.
+    pub fn reads(&self) -> &Reads {
+        &self.inner.reads
+    }
+
+    /// Bytes that the cache takes now, and at most.
+    pub fn cache_size(&self) -> (usize, usize) {
+        self.inner.cache.size()
+    }
+
+    /// Bytes of puts and of gets that are on their way now, and at most.
+    pub fn transfers(&self) -> [(usize, usize); 2] {
+        let Inner { upload, download, .. } = &*self.inner;
+        [upload, download].map(|budget| (budget.taken(), budget.total()))
+    }
+
     /// What puts have brought to the nodes so far.
     pub fn traffic(&self) -> Traffic {
         self.inner.traffic.read()
@@ -199,7 +225,13 @@ async fn fetch(inner: Arc<Inner>, chunk: ChunkRef, landing: Landing) {
     // Between the caller's look into the cache and its joining, an earlier fetch may have landed.
     let fetched = match inner.cache.get(&chunk.id) {
         Some(data) => Ok(data),
-        None => get::get(&inner, &chunk, || landing.is_wanted()).await,
+        None => {
+            let fetched = get::get(&inner, &chunk, || landing.is_wanted()).await;
+            if let Ok(data) = &fetched {
+                inner.reads.fetched(data.len());
+            }
+            fetched
+        }
     };
     if let Ok(data) = &fetched {
         inner.cache.insert(chunk.id, data.clone());

@@ -83,6 +83,7 @@ mod tests {
             at: at.into(),
             kind: kind.to_owned(),
             source: "cairn:127.0.0.1:9000".to_owned(),
+            owner: None,
         }
     }
 

@@ -6,12 +6,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    net::SocketAddr,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Mutex,
 };
 
+use cairn_daemon::metrics::page;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +49,10 @@ pub struct Mount {
     /// Bytes that may be written and not be stored yet
     #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
     dirty_size: usize,
+
+    /// Serve metrics for Prometheus at /metrics on this address too; the mount's socket always has them
+    #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
 
     /// Let other users use the mount (root always does)
     #[arg(long)]
@@ -165,6 +171,7 @@ impl Mount {
         let settings = Settings {
             client,
             dirty_bytes: self.dirty_size,
+            metrics_listen: self.metrics_listen,
             mount: MountSettings {
                 at: self.dir.clone(),
                 source: format!("cairn:{}", connection.master),

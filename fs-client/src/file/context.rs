@@ -74,6 +74,13 @@ impl FileContext {
         self.budget_total
     }
 
+    /// Bytes of the buffers that hold uncommitted bytes now, and at most; in whole chunks.
+    pub fn dirty_bytes(&self) -> (usize, usize) {
+        let taken = self.budget_total.saturating_sub(self.budget.available_permits());
+        let bytes = |chunks: usize| chunks * self.chunk_size as usize;
+        (bytes(taken), bytes(self.budget_total))
+    }
+
     /// `count` chunk buffers if they are free now.
     pub(super) fn try_take(&self, count: usize) -> Option<Permit> {
         let count = u32::try_from(count).ok()?;

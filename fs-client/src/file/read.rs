@@ -107,6 +107,7 @@ impl File {
                 None => Some(None),
             })
             .collect::<Option<Vec<_>>>()?;
+        chunks.found(bases.iter().flatten().count());
         self.read_ahead(Caller::default(), ahead, offset, &pieces);
         Some(assemble(&pieces, bases))
     }

@@ -1,7 +1,13 @@
 //! The one implementation of `fuser::Filesystem`. Every method decodes its arguments into owned
 //! values and hands them on; none waits.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_proto::{FileName, FsError};
@@ -13,14 +19,17 @@ use fuser::{
 };
 
 use super::{
-    answer::{XattrAnswer, send},
+    answer::XattrAnswer,
     attr::time_change,
     flags::{open_flags, space_change},
     init,
     listing::PlusAnswer,
     tasks::{Adapter, ino},
 };
-use crate::vfs::{AttrChange, Fh, OpenMode, SeekTo};
+use crate::{
+    activity::Operation,
+    vfs::{AttrChange, Fh, OpenMode, SeekTo},
+};
 
 #[expect(unused_variables, reason = "the trait's arguments keep their names")]
 impl Filesystem for Adapter {
@@ -30,11 +39,18 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.named(req, parent, name, reply, async |vfs, caller, parent, name| {
-            let attr = vfs.lookup(caller, parent, &name).await?;
-            Self::remember(&vfs, &attr, false);
-            Ok(attr)
-        });
+        self.named(
+            Operation::Lookup,
+            req,
+            parent,
+            name,
+            reply,
+            async |vfs, caller, parent, name| {
+                let attr = vfs.lookup(caller, parent, &name).await?;
+                Self::remember(&vfs, &attr, false);
+                Ok(attr)
+            },
+        );
     }
 
     fn forget(&self, req: &Request, number: INodeNo, count: u64) {
@@ -44,7 +60,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Getattr, req, reply, async move |vfs, caller| {
             let attr = vfs.getattr(caller, ino(number)?).await?;
             vfs.inodes().told(attr.ino, attr.data_version);
             Ok(attr)
@@ -71,7 +87,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = AttrChange { mode, uid, gid, size, atime, mtime, kill_suid_sgid: false };
-        self.long_task(req, reply, async move |vfs, caller| {
+        self.long_task(Operation::Setattr, req, reply, async move |vfs, caller| {
             let attr = vfs.setattr(caller, ino(number)?, change).await?;
             vfs.inodes().told(attr.ino, attr.data_version);
             Ok(attr)
@@ -79,7 +95,9 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
-        self.task(req, reply, async move |vfs, caller| vfs.readlink(caller, ino(number)?).await);
+        self.task(Operation::Readlink, req, reply, async move |vfs, caller| {
+            vfs.readlink(caller, ino(number)?).await
+        });
     }
 
     fn mknod(
@@ -92,11 +110,18 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
-            Self::remember(&vfs, &attr, true);
-            Ok(attr)
-        });
+        self.named(
+            Operation::Mknod,
+            req,
+            parent,
+            name,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
+                Self::remember(&vfs, &attr, true);
+                Ok(attr)
+            },
+        );
     }
 
     fn mkdir(
@@ -108,23 +133,40 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.mkdir(caller, parent, &name, mode).await?;
-            Self::remember(&vfs, &attr, true);
-            Ok(attr)
-        });
+        self.named(
+            Operation::Mkdir,
+            req,
+            parent,
+            name,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let attr = vfs.mkdir(caller, parent, &name, mode).await?;
+                Self::remember(&vfs, &attr, true);
+                Ok(attr)
+            },
+        );
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.unlink(caller, parent, &name).await
-        });
+        self.named(
+            Operation::Unlink,
+            req,
+            parent,
+            name,
+            reply,
+            async |vfs, caller, parent, name| vfs.unlink(caller, parent, &name).await,
+        );
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.rmdir(caller, parent, &name).await
-        });
+        self.named(
+            Operation::Rmdir,
+            req,
+            parent,
+            name,
+            reply,
+            async |vfs, caller, parent, name| vfs.rmdir(caller, parent, &name).await,
+        );
     }
 
     fn symlink(
@@ -136,11 +178,18 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
-        self.named(req, parent, link_name, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.symlink(caller, parent, &name, target).await?;
-            Self::remember(&vfs, &attr, true);
-            Ok(attr)
-        });
+        self.named(
+            Operation::Symlink,
+            req,
+            parent,
+            link_name,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let attr = vfs.symlink(caller, parent, &name, target).await?;
+                Self::remember(&vfs, &attr, true);
+                Ok(attr)
+            },
+        );
     }
 
     fn rename(
@@ -154,10 +203,17 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let new_name = FileName::try_from(newname.as_bytes());
-        self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let (new_parent, new_name) = (ino(newparent)?, new_name?);
-            vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
-        });
+        self.named(
+            Operation::Rename,
+            req,
+            parent,
+            name,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let (new_parent, new_name) = (ino(newparent)?, new_name?);
+                vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
+            },
+        );
     }
 
     fn link(
@@ -168,16 +224,23 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.named(req, newparent, newname, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.link(caller, ino(number)?, parent, &name).await?;
-            Self::remember(&vfs, &attr, false);
-            Ok(attr)
-        });
+        self.named(
+            Operation::Link,
+            req,
+            newparent,
+            newname,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let attr = vfs.link(caller, ino(number)?, parent, &name).await?;
+                Self::remember(&vfs, &attr, false);
+                Ok(attr)
+            },
+        );
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
-        self.long_task(req, reply, async move |vfs, caller| {
+        self.long_task(Operation::Open, req, reply, async move |vfs, caller| {
             let opened = vfs.open(caller, ino(number)?, mode).await?;
             notices.opened(&vfs, &opened).await;
             Ok((opened.fh, open_flags(mode, &opened)))
@@ -195,11 +258,18 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (how, exclusive) = (OpenMode::from_flags(flags), flags & libc::O_EXCL != 0);
-        self.named(req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
-            Self::remember(&vfs, &made.opened.attr, made.created);
-            Ok((made, open_flags(how, &made.opened)))
-        });
+        self.named(
+            Operation::Create,
+            req,
+            parent,
+            name,
+            reply,
+            async move |vfs, caller, parent, name| {
+                let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
+                Self::remember(&vfs, &made.opened.attr, made.created);
+                Ok((made, open_flags(how, &made.opened)))
+            },
+        );
     }
 
     fn read(
@@ -214,10 +284,13 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let (fh, len) = (Fh(fh.0), size as usize);
+        let since = Instant::now();
         let _runtime = self.runtime.enter();
         match self.vfs.read_now(fh, offset, len) {
-            Some(result) => send(reply, result),
-            None => self.task(req, reply, async move |vfs, _| vfs.read(fh, offset, len).await),
+            Some(result) => self.now(Operation::Read, req, since, reply, result),
+            None => self.task(Operation::Read, req, reply, async move |vfs, _| {
+                vfs.read(fh, offset, len).await
+            }),
         }
     }
 
@@ -234,12 +307,15 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let (fh, kill) = (Fh(fh.0), write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID));
+        let since = Instant::now();
         let _runtime = self.runtime.enter();
         if let Some(result) = self.vfs.write_now(fh, offset, data, kill) {
-            return send(reply, result);
+            return self.now(Operation::Write, req, since, reply, result);
         }
         let data = Bytes::copy_from_slice(data);
-        self.long_task(req, reply, async move |vfs, _| vfs.write_as(fh, offset, &data, kill).await);
+        self.long_task(Operation::Write, req, reply, async move |vfs, _| {
+            vfs.write_as(fh, offset, &data, kill).await
+        });
     }
 
     fn flush(
@@ -250,7 +326,9 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.closing_task(req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
+        self.closing_task(Operation::Flush, req, reply, async move |vfs, _| {
+            vfs.flush(Fh(fh.0)).await
+        });
     }
 
     fn release(
@@ -263,7 +341,9 @@ impl Filesystem for Adapter {
         flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
+        self.long_task(Operation::Release, req, reply, async move |vfs, _| {
+            vfs.release(Fh(fh.0)).await
+        });
     }
 
     fn fsync(
@@ -274,11 +354,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
+        self.long_task(Operation::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.task(req, reply, async move |vfs, _| {
+        self.task(Operation::Opendir, req, reply, async move |vfs, _| {
             Ok((vfs.opendir(ino(number)?).await?, FopenFlags::empty()))
         });
     }
@@ -291,7 +371,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Readdir, req, reply, async move |vfs, caller| {
             vfs.readdir(caller, Fh(fh.0), offset, false).await
         });
     }
@@ -305,7 +385,7 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let reply = PlusAnswer { reply, vfs: Arc::clone(&self.vfs) };
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Readdir, req, reply, async move |vfs, caller| {
             vfs.readdir(caller, Fh(fh.0), offset, true).await
         });
     }
@@ -318,7 +398,8 @@ impl Filesystem for Adapter {
         flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        send(reply, self.vfs.releasedir(Fh(fh.0)));
+        let result = self.vfs.releasedir(Fh(fh.0));
+        self.now(Operation::Releasedir, req, Instant::now(), reply, result);
     }
 
     fn fsyncdir(
@@ -329,11 +410,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.task(req, reply, async move |vfs, _| vfs.fsyncdir().await);
+        self.task(Operation::Fsyncdir, req, reply, async move |vfs, _| vfs.fsyncdir().await);
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.task(req, reply, async move |vfs, caller| vfs.statfs(caller).await);
+        self.task(Operation::Statfs, req, reply, async move |vfs, caller| vfs.statfs(caller).await);
     }
 
     fn setxattr(
@@ -348,7 +429,7 @@ impl Filesystem for Adapter {
     ) {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let (value, flags) = (Bytes::copy_from_slice(value), flags.cast_unsigned());
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Setxattr, req, reply, async move |vfs, caller| {
             vfs.setxattr(caller, ino(number)?, &name, value, flags).await
         });
     }
@@ -356,28 +437,34 @@ impl Filesystem for Adapter {
     fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let reply = XattrAnswer { reply, size };
         if ino(number).is_ok_and(|ino| self.vfs.xattr_absent(ino, name.as_bytes())) {
-            return send(reply, Err(FsError::NoAttribute));
+            let none = Err(FsError::NoAttribute);
+            return self.now(Operation::Getxattr, req, Instant::now(), reply, none);
         }
         let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Getxattr, req, reply, async move |vfs, caller| {
             vfs.getxattr(caller, ino(number)?, &name).await
         });
     }
 
     fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        self.task(req, XattrAnswer { reply, size }, async move |vfs, caller| {
-            let mut list = BytesMut::new();
-            for name in vfs.listxattr(caller, ino(number)?).await? {
-                list.put(name);
-                list.put_u8(0);
-            }
-            Ok(list.freeze())
-        });
+        self.task(
+            Operation::Listxattr,
+            req,
+            XattrAnswer { reply, size },
+            async move |vfs, caller| {
+                let mut list = BytesMut::new();
+                for name in vfs.listxattr(caller, ino(number)?).await? {
+                    list.put(name);
+                    list.put_u8(0);
+                }
+                Ok(list.freeze())
+            },
+        );
     }
 
     fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(req, reply, async move |vfs, caller| {
+        self.task(Operation::Removexattr, req, reply, async move |vfs, caller| {
             vfs.removexattr(caller, ino(number)?, &name).await
         });
     }
@@ -411,7 +498,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.long_task(req, reply, async move |vfs, _| {
+        self.long_task(Operation::Fallocate, req, reply, async move |vfs, _| {
             vfs.fallocate(Fh(fh.0), offset, length, space_change(mode)?).await
         });
     }
@@ -430,7 +517,7 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => SeekTo::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.long_task(req, reply, async move |vfs, _| {
+        self.long_task(Operation::Lseek, req, reply, async move |vfs, _| {
             let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchDevice)?;
             vfs.lseek(Fh(fh.0), offset, to).await
         });
@@ -452,7 +539,7 @@ impl Filesystem for Adapter {
         // The answer has 32 bits; the caller comes back for the rest.
         let len = len.min(1 << 31);
         let (from, to) = (Fh(fh_in.0), Fh(fh_out.0));
-        self.long_task(req, reply, async move |vfs, _| {
+        self.long_task(Operation::CopyFileRange, req, reply, async move |vfs, _| {
             let copied = vfs.copy_file_range(from, offset_in, to, offset_out, len).await?;
             usize::try_from(copied).map_err(|_| FsError::Overflow)
         });

@@ -23,6 +23,11 @@ pub trait Answer: Send + 'static {
 
     /// Answers with an error.
     fn fail(self, errno: Errno);
+
+    /// How many bytes of a file a success moves.
+    fn bytes(_value: &Self::Value) -> u64 {
+        0
+    }
 }
 
 /// Answers with `result`.
@@ -40,7 +45,7 @@ pub fn errno(error: FsError) -> Errno {
 }
 
 macro_rules! answer {
-    ($reply:ty, $value:ty, |$r:ident, $v:ident| $ok:expr) => {
+    ($reply:ty, $value:ty, |$r:ident, $v:ident| $ok:expr $(, |$moved:ident| $bytes:expr)?) => {
         impl Answer for $reply {
             type Value = $value;
 
@@ -52,16 +57,25 @@ macro_rules! answer {
             fn fail(self, errno: Errno) {
                 self.error(errno);
             }
+
+            $(fn bytes($moved: &$value) -> u64 {
+                $bytes
+            })?
         }
     };
 }
 
 answer!(ReplyEmpty, (), |reply, _done| reply.ok());
-answer!(ReplyData, Bytes, |reply, data| reply.data(&data));
+answer!(ReplyData, Bytes, |reply, data| reply.data(&data), |data| data.len() as u64);
 answer!(ReplyAttr, Attr, |reply, attr| reply.attr(&TTL, &to_fuse(&attr)));
 answer!(ReplyEntry, Attr, |reply, attr| reply.entry(&TTL, &to_fuse(&attr), GENERATION));
 answer!(ReplyOpen, (Fh, FopenFlags), |reply, open| reply.opened(FileHandle(open.0.0), open.1));
-answer!(ReplyWrite, usize, |reply, len| reply.written(u32::try_from(len).unwrap_or(u32::MAX)));
+answer!(
+    ReplyWrite,
+    usize,
+    |reply, len| reply.written(u32::try_from(len).unwrap_or(u32::MAX)),
+    |len| *len as u64
+);
 answer!(ReplyLseek, u64, |reply, at| reply.offset(i64::try_from(at).unwrap_or(i64::MAX)));
 answer!(ReplyCreate, (Created, FopenFlags), |reply, made| {
     let (Created { opened: Opened { fh, attr, .. }, .. }, flags) = made;

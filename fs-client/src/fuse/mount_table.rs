@@ -20,6 +20,8 @@ pub struct Mount {
     pub kind: String,
     /// Source, for example `cairn:127.0.0.1:9000`.
     pub source: String,
+    /// The user who mounted it, as far as the file system says so.
+    pub owner: Option<u32>,
 }
 
 impl Mount {
@@ -55,7 +57,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         at: OsString::from_vec(unescape(fields.get(4)?)).into(),
         kind: text(fields.get(dash + 1))?,
         source: text(fields.get(dash + 2))?,
+        owner: text(fields.get(dash + 3)).and_then(|options| owner(&options)),
     })
+}
+
+/// FUSE names the user who mounted.
+fn owner(options: &str) -> Option<u32> {
+    options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok())
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -86,13 +94,14 @@ mod tests {
     #[test]
     fn lines_of_the_kernel_are_understood() {
         let table = b"36 35 98:0 / /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
-            40 36 0:51 / /mnt/with\\040blank rw shared:9 - fuse.cairn cairn:127.0.0.1:9000 rw\nnonsense\n";
+            40 36 0:51 / /mnt/with\\040blank rw shared:9 - fuse.cairn cairn:127.0.0.1:9000 rw,user_id=7,group_id=0\nnonsense\n";
         let mounts = parse(table);
         assert_eq!(mounts.len(), 2);
         assert!(!mounts[0].is_cairn());
         assert_eq!(mounts[1].at, Path::new("/mnt/with blank"));
         assert_eq!(mounts[1].device, "0:51");
         assert!(mounts[1].is_cairn());
+        assert_eq!((mounts[0].owner, mounts[1].owner), (None, Some(7)));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! How an operation is run: in a task that owns the reply, with a limit, and with an answer whatever
-//! happens.
+//! happens; and counted.
 
 use std::{
-    ffi::OsStr, os::unix::ffi::OsStrExt, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use cairn_proto::{Attr, FileName, FsError, Ino};
@@ -15,7 +19,10 @@ use super::{
     notices::Notices,
     patience::{Interruptions, within},
 };
-use crate::vfs::{Caller, Vfs};
+use crate::{
+    activity::{Activity, Operation},
+    vfs::{Caller, Vfs},
+};
 
 /// Waits inside an operation have the deadline; this much more is left for its own work.
 const SLACK: Duration = Duration::from_secs(1);
@@ -29,17 +36,31 @@ pub struct Adapter {
     pub(super) notices: Notices,
     interruptions: Arc<Interruptions>,
     deadline: Duration,
+    pub(super) activity: Arc<Activity>,
 }
 
 impl Adapter {
     /// Answers from `vfs` with tasks on `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration) -> Self {
-        Self { vfs, runtime, notices: Notices::default(), interruptions: Arc::default(), deadline }
+        Self {
+            vfs,
+            runtime,
+            notices: Notices::default(),
+            interruptions: Arc::default(),
+            deadline,
+            activity: Arc::default(),
+        }
+    }
+
+    /// What it has been asked to do.
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
     }
 
     /// Answers with the result of a task, within the deadline.
     pub(super) fn task<A, F>(
         &self,
+        operation: Operation,
         req: &Request,
         reply: A,
         work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
@@ -47,12 +68,13 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(req, reply, self.deadline + SLACK, false, work);
+        self.spawn(operation, req, reply, self.deadline + SLACK, false, work);
     }
 
     /// Answers with the result of a task that may take as long as it makes progress.
     pub(super) fn long_task<A, F>(
         &self,
+        operation: Operation,
         req: &Request,
         reply: A,
         work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
@@ -60,12 +82,13 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(req, reply, self.deadline * PROGRESS, false, work);
+        self.spawn(operation, req, reply, self.deadline * PROGRESS, false, work);
     }
 
     /// As [`Adapter::long_task`], for closes.
     pub(super) fn closing_task<A, F>(
         &self,
+        operation: Operation,
         req: &Request,
         reply: A,
         work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
@@ -73,11 +96,12 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(req, reply, self.deadline * PROGRESS, true, work);
+        self.spawn(operation, req, reply, self.deadline * PROGRESS, true, work);
     }
 
     fn spawn<A, F>(
         &self,
+        operation: Operation,
         req: &Request,
         reply: A,
         limit: Duration,
@@ -90,6 +114,7 @@ impl Adapter {
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
         let vfs = Arc::clone(&self.vfs);
         let interruptions = Arc::clone(&self.interruptions);
+        let underway = self.activity.begin(operation, caller.pid);
         self.runtime.spawn(async move {
             let work = AssertUnwindSafe(async { work(vfs, caller).await }).catch_unwind();
             let result = match within(&interruptions, caller.pid, closing, limit, work).await {
@@ -100,13 +125,30 @@ impl Adapter {
                 }
                 Err(error) => Err(error),
             };
+            // Before the answer: whoever has it finds it counted.
+            underway.end(result.as_ref().ok().map(A::bytes));
             send(reply, result);
         });
+    }
+
+    /// Answers at once what began at `since`.
+    pub(super) fn now<A: Answer>(
+        &self,
+        operation: Operation,
+        req: &Request,
+        since: Instant,
+        reply: A,
+        result: Result<A::Value, FsError>,
+    ) {
+        let bytes = result.as_ref().ok().map(A::bytes);
+        self.activity.done(operation, req.pid(), since, bytes);
+        send(reply, result);
     }
 
     /// As [`Adapter::task`], for operations on a name.
     pub(super) fn named<A, F>(
         &self,
+        operation: Operation,
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
@@ -118,9 +160,13 @@ impl Adapter {
     {
         match (ino(parent), FileName::try_from(name.as_bytes())) {
             (Ok(parent), Ok(name)) => {
-                self.task(req, reply, move |vfs, caller| work(vfs, caller, parent, name));
+                self.task(operation, req, reply, move |vfs, caller| {
+                    work(vfs, caller, parent, name)
+                });
             }
-            (Err(error), _) | (_, Err(error)) => send(reply, Err(error)),
+            (Err(error), _) | (_, Err(error)) => {
+                self.now(operation, req, Instant::now(), reply, Err(error));
+            }
         }
     }
 

@@ -3,7 +3,10 @@
 //! It ends when the session is closed or its last handle is dropped. Reconnections back off from
 //! 50 ms to 1 s. A master that has said nothing for [`SILENCE`] counts as gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cairn_proto::{
     ClusterMap,
@@ -159,6 +162,7 @@ async fn reconnect(shared: &Arc<Shared>, identity: &mut Identity) -> Option<Link
         };
         match attempt {
             Ok((link, welcome)) => {
+                shared.reconnects.fetch_add(1, Ordering::Relaxed);
                 info!(resumed = welcome.resumed, "connected to the master again");
                 return Some(link);
             }

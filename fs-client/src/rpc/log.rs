@@ -59,6 +59,12 @@ struct Sent {
     room: Option<OwnedSemaphorePermit>,
 }
 
+impl Sent {
+    fn waits(&self) -> bool {
+        !matches!(self.phase, Phase::Answered)
+    }
+}
+
 /// See the head of this file.
 pub(crate) struct OpLog {
     queue: VecDeque<Queued>,
@@ -118,8 +124,12 @@ impl OpLog {
 
     /// Nothing waits and nothing is unanswered.
     pub(crate) fn is_idle(&self) -> bool {
-        let waits = |sent: &Sent| !matches!(sent.phase, Phase::Answered);
-        self.queue.is_empty() && !self.sent.iter().flatten().any(waits)
+        self.queue.is_empty() && !self.sent.iter().flatten().any(Sent::waits)
+    }
+
+    /// How many operations wait or are unanswered.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.queue.len() + self.sent.iter().flatten().filter(|sent| sent.waits()).count()
     }
 
     /// Appends an operation. Consecutive releases become one.

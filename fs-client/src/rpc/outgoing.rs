@@ -73,6 +73,11 @@ impl State {
         self.waker.take()
     }
 
+    /// Whether operations may flow.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// The connection is lost; nothing is taken from the log until the next one is welcomed.
     pub(crate) fn lost(&mut self) -> Option<Waker> {
         self.connection += 1;

@@ -8,7 +8,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -70,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) quiet: Notify,
     /// Tells the driver to end.
     pub(crate) stop: Notify,
+    /// Connections after the first.
+    pub(crate) reconnects: AtomicU64,
     map: watch::Sender<Arc<ClusterMap>>,
     room: Arc<Semaphore>,
     state: Mutex<State>,
@@ -163,6 +168,7 @@ impl Session {
             generation: watch::Sender::new(0),
             quiet: Notify::new(),
             stop: Notify::new(),
+            reconnects: AtomicU64::new(0),
             map: watch::Sender::new(Arc::new(nothing)),
             room: Arc::new(Semaphore::new(ROOM)),
             state: Mutex::new(State::new()),
@@ -284,6 +290,21 @@ impl Session {
     /// Follows [`Session::session_generation`].
     pub fn watch_generation(&self) -> watch::Receiver<u64> {
         self.shared.generation.subscribe()
+    }
+
+    /// Whether the master can be spoken to now.
+    pub fn is_connected(&self) -> bool {
+        self.shared.lock().is_ready()
+    }
+
+    /// How often the connection was made again after it had been lost.
+    pub fn reconnects(&self) -> u64 {
+        self.shared.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How many operations have no answer yet.
+    pub fn unanswered(&self) -> usize {
+        self.shared.lock().log.unanswered()
     }
 
     /// Waits until every operation given before is power-safe on the master.

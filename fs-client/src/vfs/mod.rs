@@ -91,6 +91,11 @@ impl Vfs {
         self.files.context().chunks()
     }
 
+    /// Bytes of memory that hold written bytes which are not committed yet, and at most.
+    pub fn dirty_bytes(&self) -> (usize, usize) {
+        self.files.context().dirty_bytes()
+    }
+
     /// What is remembered about inodes.
     pub fn inodes(&self) -> &inodes::InodeTable {
         &self.inodes
