@@ -8,6 +8,7 @@ use super::{
     connection::Connection,
     failure::Failure,
     output::{end_without_reader, unwritable},
+    progress::Progress,
     store::{Store, StorePath},
 };
 use crate::vfs::{OpenMode, Vfs};
@@ -30,7 +31,7 @@ impl Cat {
         let store = Store::open(connection, "cairn cat").await?;
         let mut out = std::io::stdout().lock();
         for path in &self.paths {
-            copy_out(&store, &StorePath::new(path), &mut out).await?;
+            copy_out(&store, &StorePath::new(path), &mut out, &Progress::bytes(false)).await?;
         }
         out.flush().map_err(unwritable)?;
         store.close().await
@@ -45,12 +46,14 @@ pub(super) async fn copy_out(
     store: &Store,
     path: &StorePath,
     out: &mut impl Write,
+    progress: &Progress,
 ) -> Result<(), Failure> {
     let attr = store.resolve(path).await?;
     let vfs: &Vfs = &store.vfs;
     let at = |e| Failure::at(path, e);
     let mode = OpenMode { read: true, ..OpenMode::default() };
     let opened = vfs.open(store.caller, attr.ino, mode).await.map_err(at)?;
+    progress.begin(&path.to_string(), Some(opened.attr.size));
     let mut offset = 0;
     let result = loop {
         let piece = match vfs.read(opened.fh, offset, PIECE).await {
@@ -59,6 +62,7 @@ pub(super) async fn copy_out(
             Err(e) => break Err(at(e)),
         };
         offset += piece.len() as u64;
+        progress.add(piece.len() as u64);
         if let Err(e) = out.write_all(&piece) {
             end_without_reader(&e);
             break Err(Failure::new(format!("cannot write what {path} holds: {e}")));

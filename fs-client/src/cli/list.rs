@@ -2,20 +2,20 @@
 
 use std::{
     ffi::OsString,
-    io::{self, BufWriter, Write},
-    vec,
+    io::{self, BufWriter, IsTerminal, Write},
 };
 
-use cairn_proto::{Attr, FileKind, Ino, Timestamp};
+use cairn_proto::{Attr, FileKind, Timestamp};
 use clap::Args;
 
 use super::{
     connection::Connection,
     failure::Failure,
     output::unwritable,
+    progress::Progress,
     store::{Store, StorePath},
+    walk::Walk,
 };
-use crate::vfs::DirItem;
 
 /// List files and directories
 #[derive(Args, Debug)]
@@ -51,18 +51,15 @@ impl List {
         if attr.kind() != FileKind::Directory {
             return self.line(out, path.name(), Some(&attr), attr.kind());
         }
-        let mut levels = vec![Level::new(path, StorePath::new("".as_ref()), attr.ino)];
-        while let Some(level) = levels.last_mut() {
-            let Some(entry) = level.next(store).await? else {
-                levels.pop();
-                continue;
-            };
-            let name = level.shown.join(&entry.name);
-            self.line(out, name.as_bytes(), entry.attr.as_ref(), entry.kind)?;
-            if self.recursive && entry.kind == FileKind::Directory {
-                let below = Level::new(level.path.join(&entry.name), name, entry.ino);
-                levels.push(below);
-            }
+        // On a terminal the list itself shows how it goes on.
+        let progress = Progress::counts(!io::stdout().is_terminal());
+        progress.begin("listed", None);
+        let base = if path.is_root() { 0 } else { path.as_bytes().len() + 1 };
+        let mut walk = Walk::new(path, attr.ino, self.recursive);
+        while let Some(entry) = walk.next(store).await? {
+            let shown = &entry.path.as_bytes()[base..];
+            self.line(out, shown, entry.item.attr.as_ref(), entry.item.kind)?;
+            progress.add(1);
         }
         Ok(())
     }
@@ -85,32 +82,6 @@ impl List {
         }
         out.write_all(name).map_err(unwritable)?;
         out.write_all(if kind == FileKind::Directory { b"/\n" } else { b"\n" }).map_err(unwritable)
-    }
-}
-
-/// A directory that is being listed: one page of it is held.
-struct Level {
-    path: StorePath,
-    shown: StorePath,
-    dir: Ino,
-    position: u64,
-    page: vec::IntoIter<DirItem>,
-}
-
-impl Level {
-    fn new(path: StorePath, shown: StorePath, dir: Ino) -> Self {
-        Self { path, shown, dir, position: 0, page: Vec::new().into_iter() }
-    }
-
-    async fn next(&mut self, store: &Store) -> Result<Option<DirItem>, Failure> {
-        if self.page.len() == 0 {
-            self.page = store.entries(&self.path, self.dir, self.position).await?.into_iter();
-        }
-        let item = self.page.next();
-        if let Some(item) = &item {
-            self.position = item.position;
-        }
-        Ok(item)
     }
 }
 

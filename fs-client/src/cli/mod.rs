@@ -1,7 +1,7 @@
 //! The command line: one file per verb. The only place that prints.
 //!
 //! A verb parses its arguments, calls the library and says what happened. Exit codes: 0 done, 1 could
-//! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense.
+//! not be done or something is wrong (`verify`, `fsck`), 2 the command line makes no sense, 130 Ctrl+C.
 
 #[macro_use]
 mod output;
@@ -9,12 +9,14 @@ mod output;
 pub mod analyze;
 pub mod cat;
 pub mod connection;
+mod device;
 pub mod df;
 pub mod download;
 pub mod du;
 pub mod failure;
 pub mod fsck;
 pub mod info;
+mod interrupt;
 pub mod list;
 mod local_path;
 pub mod mkdir;
@@ -26,10 +28,12 @@ mod spool;
 pub mod status;
 pub mod store;
 mod table;
+mod temporary;
 pub mod umount;
 pub mod units;
 pub mod upload;
 pub mod verify;
+mod walk;
 
 use std::process::ExitCode;
 
@@ -41,7 +45,8 @@ use self::{connection::Connection, failure::Failure};
 #[derive(Parser, Debug)]
 #[command(name = "cairn", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 not done, or verify and fsck found something; 2 wrong usage."
+    after_help = "Exit codes: 0 done; 1 not done, or verify and fsck found something; 2 wrong usage; \
+                  130 interrupted by Ctrl+C; 141 the reader of the output went away."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -82,8 +87,8 @@ impl Cli {
         let outcome = match self.verb {
             Verb::Mount(verb) => verb.run(&connection),
             Verb::Umount(verb) => verb.run(),
-            Verb::Upload(verb) => finish(verb.run(&connection)),
-            Verb::Download(verb) => finish(verb.run(&connection)),
+            Verb::Upload(verb) => cleaning(verb.run(&connection)),
+            Verb::Download(verb) => cleaning(verb.run(&connection)),
             Verb::List(verb) => finish(verb.run(&connection)),
             Verb::Cat(verb) => finish(verb.run(&connection)),
             Verb::Mkdir(verb) => finish(verb.run(&connection)),
@@ -101,7 +106,7 @@ impl Cli {
             Ok(false) => ExitCode::FAILURE,
             Err(failure) => {
                 eprintln!("cairn: {failure}");
-                ExitCode::FAILURE
+                failure.exit_code()
             }
         }
     }
@@ -113,12 +118,30 @@ fn finish(verb: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failu
 
 /// Runs a verb to its end; Ctrl+C ends it at once, whatever it waits for.
 fn block_on(verb: impl Future<Output = Result<bool, Failure>>) -> Result<bool, Failure> {
+    run_to_end(async {
+        tokio::select! {
+            result = verb => result,
+            failure = interrupt::requested() => Err(failure),
+        }
+    })
+}
+
+/// Runs a verb that ends by itself after Ctrl+C, when it has cleaned up.
+fn cleaning(verb: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
+    run_to_end(async { verb.await.map(|()| true) })
+}
+
+fn run_to_end(verb: impl Future<Output = Result<bool, Failure>>) -> Result<bool, Failure> {
+    let cannot_start = |e| Failure::new(format!("cannot start: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
-    let result = runtime.block_on(verb);
+        .map_err(cannot_start)?;
+    let result = runtime.block_on(async {
+        interrupt::listen().map_err(cannot_start)?;
+        verb.await
+    });
     runtime.shutdown_background();
     result
 }

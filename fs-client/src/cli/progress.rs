@@ -78,9 +78,24 @@ impl Progress {
         self.bar.dec(n);
     }
 
+    /// `n` are done now.
+    pub fn reach(&self, n: u64) {
+        self.bar.set_position(n);
+    }
+
     /// There are `n` more to do than was known.
     pub fn add_total(&self, n: u64) {
         self.bar.inc_length(n);
+    }
+
+    /// Whether anybody sees it: what is only counted for the line need not be counted otherwise.
+    pub fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Takes the line away for good, whoever still has a clone.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
     }
 
     /// How many are done.

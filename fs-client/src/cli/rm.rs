@@ -1,6 +1,6 @@
 //! `cairn rm`: remove without a mount.
 
-use std::ffi::OsString;
+use std::{collections::VecDeque, ffi::OsString};
 
 use cairn_proto::{FileKind, FileName, FsError, Ino};
 use clap::Args;
@@ -9,8 +9,10 @@ use futures_util::{TryStreamExt, stream};
 use super::{
     connection::Connection,
     failure::Failure,
+    progress::Progress,
     store::{Store, StorePath},
 };
+use crate::vfs::DirItem;
 
 /// Remove files, with -r directories and everything in them
 #[derive(Args, Debug)]
@@ -36,13 +38,21 @@ impl Rm {
     /// The first thing that cannot be removed.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn rm").await?;
+        let progress = Progress::counts(self.recursive);
+        progress.begin("removed", None);
         for path in &self.paths {
-            self.remove(&store, &StorePath::new(path)).await?;
+            self.remove(&store, &StorePath::new(path), &progress).await?;
         }
+        drop(progress);
         store.close().await
     }
 
-    async fn remove(&self, store: &Store, path: &StorePath) -> Result<(), Failure> {
+    async fn remove(
+        &self,
+        store: &Store,
+        path: &StorePath,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         let at = |e| Failure::at(path, e);
         if path.is_root() {
             return Err(Failure::new("the root directory cannot be removed: name what is in it"));
@@ -60,51 +70,81 @@ impl Rm {
         if !self.recursive {
             return Err(Failure::new(format!("{path} is a directory: add -r to remove it")));
         }
-        empty(store, path.clone(), attr.ino).await?;
+        empty(store, path.clone(), attr.ino, progress).await?;
         store.vfs.rmdir(store.caller, parent, &name).await.map_err(at)
+    }
+}
+
+/// One directory that is being emptied.
+struct Level {
+    path: StorePath,
+    ino: Ino,
+    /// Its name in the level above; absent for the first.
+    name: Option<FileName>,
+    /// How far it has been read. Going on from there passes over the names that were removed.
+    position: u64,
+    /// Directories of the page that was read last.
+    below: VecDeque<(FileName, Ino)>,
+}
+
+impl Level {
+    fn new(path: StorePath, ino: Ino, name: Option<FileName>) -> Self {
+        Self { path, ino, name, position: 0, below: VecDeque::new() }
     }
 }
 
 /// Removes everything below the directory `ino`, the deepest directory first. Holds one page of
 /// entries for each level.
-async fn empty(store: &Store, path: StorePath, ino: Ino) -> Result<(), Failure> {
-    struct Level {
-        path: StorePath,
-        ino: Ino,
-        name: Option<FileName>,
-    }
-    let mut levels = vec![Level { path, ino, name: None }];
-    while let Some(level) = levels.last() {
-        let entries = store.entries(&level.path, level.ino, 0).await?;
-        let (path, dir) = (level.path.clone(), level.ino);
-        if entries.is_empty() {
-            let done = levels.pop().expect("it was the last a moment ago");
-            if let (Some(name), Some(parent)) = (done.name, levels.last()) {
-                let removed = store.vfs.rmdir(store.caller, parent.ino, &name).await;
-                removed.map_err(|e| Failure::at(&done.path, e))?;
-            }
+async fn empty(
+    store: &Store,
+    path: StorePath,
+    ino: Ino,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let mut levels = vec![Level::new(path, ino, None)];
+    while let Some(level) = levels.last_mut() {
+        if let Some((name, ino)) = level.below.pop_front() {
+            let path = level.path.join(name.as_bytes());
+            levels.push(Level::new(path, ino, Some(name)));
             continue;
         }
-        let name_of = |bytes: &bytes::Bytes| {
-            FileName::try_from(bytes.clone()).map_err(|e| Failure::at(path.join(bytes), e))
-        };
-        let (dirs, files): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|e| e.kind == FileKind::Directory);
-        stream::iter(files.iter().map(Ok::<_, Failure>))
-            .try_for_each_concurrent(AT_ONCE, |file| {
-                let name = name_of(&file.name);
-                async {
-                    let name = name?;
-                    let removed = store.vfs.unlink(store.caller, dir, &name).await;
-                    removed.map_err(|e| Failure::at(&path, e))
-                }
-            })
-            .await?;
-        // One directory at a time keeps the number of levels the depth of the tree.
-        if let Some(next) = dirs.first() {
-            let name = name_of(&next.name)?;
-            levels.push(Level { path: path.join(&next.name), ino: next.ino, name: Some(name) });
+        let entries = store.entries(&level.path, level.ino, level.position).await?;
+        if let Some(last) = entries.last() {
+            level.position = last.position;
+            let (dirs, files): (Vec<_>, Vec<_>) =
+                entries.into_iter().partition(|e| e.kind == FileKind::Directory);
+            for dir in dirs {
+                level.below.push_back((name_of(&level.path, &dir)?, dir.ino));
+            }
+            unlink_all(store, level, &files, progress).await?;
+            continue;
+        }
+        let done = levels.pop().expect("it was the last a moment ago");
+        if let (Some(name), Some(parent)) = (done.name, levels.last()) {
+            let removed = store.vfs.rmdir(store.caller, parent.ino, &name).await;
+            removed.map_err(|e| Failure::at(&done.path, e))?;
+            progress.add(1);
         }
     }
     Ok(())
+}
+
+async fn unlink_all(
+    store: &Store,
+    level: &Level,
+    files: &[DirItem],
+    progress: &Progress,
+) -> Result<(), Failure> {
+    stream::iter(files.iter().map(Ok::<_, Failure>))
+        .try_for_each_concurrent(AT_ONCE, |file| async {
+            let name = name_of(&level.path, file)?;
+            let removed = store.vfs.unlink(store.caller, level.ino, &name).await;
+            progress.add(1);
+            removed.map_err(|e| Failure::at(level.path.join(&file.name), e))
+        })
+        .await
+}
+
+fn name_of(path: &StorePath, item: &DirItem) -> Result<FileName, Failure> {
+    FileName::try_from(item.name.clone()).map_err(|e| Failure::at(path.join(&item.name), e))
 }

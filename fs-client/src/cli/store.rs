@@ -5,9 +5,13 @@ use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, sync::Arc};
 use cairn_proto::{Attr, FileKind, FsError, Ino, Timestamp};
 
 use super::{connection::Connection, failure::Failure};
-use crate::vfs::{Caller, DIRTY_BYTES_DEFAULT, DirItem, Vfs};
+use crate::{
+    config::ClientConfig,
+    vfs::{Caller, DIRTY_BYTES_DEFAULT, DirItem, Vfs},
+};
 
-/// A session for the length of one verb, on behalf of whoever runs it.
+/// A session for the length of one verb, on behalf of whoever runs it. Clones share it.
+#[derive(Clone, Debug)]
 pub struct Store {
     /// The file system.
     pub vfs: Arc<Vfs>,
@@ -19,7 +23,13 @@ impl Store {
     /// # Errors
     /// When the master does not let us in.
     pub async fn open(connection: &Connection, verb: &str) -> Result<Self, Failure> {
-        let vfs = Vfs::connect(&connection.config(verb)?, DIRTY_BYTES_DEFAULT).await?;
+        Self::with(&connection.config(verb)?).await
+    }
+
+    /// # Errors
+    /// When the master does not let us in.
+    pub async fn with(config: &ClientConfig) -> Result<Self, Failure> {
+        let vfs = Vfs::connect(config, DIRTY_BYTES_DEFAULT).await?;
         let caller = Caller {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
@@ -153,6 +163,12 @@ impl StorePath {
         Self([&self.0, &b"/"[..], name].concat())
     }
 
+    /// The path without its last component; of the root the root.
+    pub fn parent(&self) -> Self {
+        let end = self.0.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        Self(self.0[..end].to_vec())
+    }
+
     /// The last component.
     pub fn name(&self) -> &[u8] {
         self.0.rsplit(|b| *b == b'/').next().unwrap_or(&self.0)
@@ -182,5 +198,7 @@ mod tests {
         assert_eq!(path("/").join(b"x"), path("x"));
         assert_eq!(path("a").join(b"x").to_string(), "/a/x");
         assert_eq!(path("a/b").name(), b"b");
+        assert_eq!(path("a/b").parent(), path("a"));
+        assert!(path("a").parent().is_root());
     }
 }

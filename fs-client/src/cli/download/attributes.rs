@@ -5,6 +5,8 @@ use std::{io, path::Path};
 use cairn_proto::{Attr, FileKind, Timestamp};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, chmodat, chownat, utimensat};
 
+use crate::cli::device;
+
 /// Sets owner (as root), mode and times of `path`, which is not followed if it is a link.
 pub(super) fn apply(path: &Path, attr: &Attr) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
@@ -22,9 +24,7 @@ pub(super) fn apply(path: &Path, attr: &Attr) -> io::Result<()> {
 /// Makes a fifo, socket or device node like `attr`.
 pub(super) fn make_node(path: &Path, attr: &Attr) -> io::Result<()> {
     let kind = rustix::fs::FileType::from_raw_mode(attr.mode);
-    let (major, minor) =
-        ((attr.rdev >> 8) & 0xfff, (attr.rdev & 0xff) | ((attr.rdev >> 12) & !0xff));
-    let device = rustix::fs::makedev(major, minor);
+    let device = device::unpack(attr.rdev);
     Ok(rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), device)?)
 }
 

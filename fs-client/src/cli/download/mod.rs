@@ -1,26 +1,35 @@
 //! `cairn download`: copy files of the store to the local disk without a mount.
 //!
-//! A file appears under its name only when it is complete: it is written under a temporary name and
-//! renamed. Mode, owner (as root), times, symbolic and hard links and special files are kept.
+//! A file appears under its name only when it is complete and synced: it is written under a temporary
+//! name and renamed. Mode, owner (as root), times, holes, symbolic and hard links and special files are
+//! kept.
 
 mod attributes;
+mod file;
+mod job;
 mod tree;
 
 use std::{
-    ffi::OsString,
-    fs::File,
-    io::{BufWriter, Write},
+    ffi::{OsStr, OsString},
+    io::{IsTerminal, Write},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use cairn_proto::{Attr, FileKind, FsError};
+use cairn_proto::FileKind;
 use clap::Args;
+use tokio::{task::JoinSet, time::timeout};
 
+use self::job::Job;
 use super::{
-    cat::copy_out,
+    cat,
     connection::Connection,
     failure::Failure,
+    interrupt,
     output::unwritable,
+    progress::Progress,
     store::{Store, StorePath},
 };
 
@@ -42,96 +51,84 @@ pub struct Download {
     quiet: bool,
 }
 
+/// How long copies may take to stop.
+const STOP: Duration = Duration::from_millis(500);
+
 impl Download {
     /// # Errors
-    /// The first thing that cannot be copied.
+    /// The first thing that cannot be copied. Nothing half done remains.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn download").await?;
         let path = StorePath::new(&self.name);
         if self.out.as_os_str() == "-" {
-            let mut out = std::io::stdout().lock();
-            copy_out(&store, &path, &mut out).await?;
-            out.flush().map_err(unwritable)?;
-            return store.close().await;
-        }
-        let attr = store.resolve(&path).await?;
-        let is_tree = attr.kind() == FileKind::Directory;
-        if is_tree && !self.recursive {
-            return Err(Failure::new(format!(
-                "{path} is a directory: add -r to copy it with everything in it"
-            )));
+            return self.print(store, &path).await;
         }
         let out = self.place(&path);
-        if is_tree {
-            tree::copy(&store, connection, &path, &out).await?;
-        } else {
-            fetch(&store, &path, &attr, &out).await?;
+        let job = Arc::new(Job::new(store, Progress::bytes(!self.quiet)));
+        let mut copies = JoinSet::new();
+        let result = tokio::select! {
+            result = self.copy(&job, &path, &out, &mut copies) => result,
+            interrupted = interrupt::requested() => Err(interrupted),
+        };
+        job.progress.end();
+        if let Err(failure) = result {
+            let _ = timeout(STOP, copies.shutdown()).await;
+            job.clean_up();
+            return Err(failure);
         }
+        job.store.clone().close().await?;
         if !self.quiet {
             println!("downloaded {path} to {}", out.display());
         }
+        Ok(())
+    }
+
+    async fn copy(
+        &self,
+        job: &Arc<Job>,
+        path: &StorePath,
+        out: &Path,
+        copies: &mut tree::Copies,
+    ) -> Result<(), Failure> {
+        let attr = job.store.resolve(path).await?;
+        if attr.kind() == FileKind::Directory {
+            if !self.recursive {
+                return Err(Failure::new(format!(
+                    "{path} is a directory: add -r to copy it with everything in it"
+                )));
+            }
+            return tree::copy(job, path, &attr, out, copies).await;
+        }
+        job.progress.begin("", Some(attr.size));
+        file::find_left_overs(job, out.parent().unwrap_or(Path::new("")));
+        // A task of its own, as writing blocks.
+        let (job, path, out) = (Arc::clone(job), path.clone(), out.to_owned());
+        copies.spawn(async move { file::copy_out(&job, &path, &attr, &out).await });
+        tree::finish(copies, 0).await
+    }
+
+    /// To standard output. The line would be in the way of what a terminal shows.
+    async fn print(&self, store: Store, path: &StorePath) -> Result<(), Failure> {
+        let progress = Progress::bytes(!self.quiet && !std::io::stdout().is_terminal());
+        let write = async {
+            let mut out = std::io::stdout().lock();
+            cat::copy_out(&store, path, &mut out, &progress).await?;
+            out.flush().map_err(unwritable)
+        };
+        tokio::select! {
+            result = write => result?,
+            interrupted = interrupt::requested() => return Err(interrupted),
+        }
+        progress.end();
         store.close().await
     }
 
     /// OUT, or OUT/NAME when OUT is a directory.
     fn place(&self, path: &StorePath) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt;
         if self.out.is_dir() && !path.is_root() {
-            self.out.join(std::ffi::OsStr::from_bytes(path.name()))
+            self.out.join(OsStr::from_bytes(path.name()))
         } else {
             self.out.clone()
         }
     }
-}
-
-/// Copies the inode `attr` at `path`, which is no directory, to `out`.
-///
-/// # Errors
-/// A sentence with the path at fault.
-async fn fetch(store: &Store, path: &StorePath, attr: &Attr, out: &Path) -> Result<(), Failure> {
-    use std::os::unix::ffi::OsStrExt;
-    let temporary = temporary_name(out);
-    let failed = |e: std::io::Error| Failure::new(format!("cannot write {}: {e}", out.display()));
-    let made = match attr.kind() {
-        FileKind::Regular => fetch_bytes(store, path, &temporary).await,
-        FileKind::Symlink => {
-            let target = store.vfs.readlink(store.caller, attr.ino).await;
-            let target = target.map_err(|e| Failure::at(path, e))?;
-            std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(&target), &temporary)
-                .map_err(failed)
-        }
-        FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
-            attributes::make_node(&temporary, attr).map_err(failed)
-        }
-        FileKind::Directory => Err(Failure::at(path, FsError::IsDirectory)),
-    };
-    let finished = made.and_then(|()| {
-        attributes::apply(&temporary, attr).map_err(failed)?;
-        std::fs::rename(&temporary, out).map_err(failed)
-    });
-    if finished.is_err() {
-        // The failure is what people must see.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    finished
-}
-
-async fn fetch_bytes(store: &Store, path: &StorePath, out: &Path) -> Result<(), Failure> {
-    let failed = |e| Failure::new(format!("cannot write {}: {e}", out.display()));
-    let file = File::create(out).map_err(failed)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, file);
-    copy_out(store, path, &mut writer).await?;
-    writer.into_inner().map_err(|e| failed(e.into_error()))?;
-    Ok(())
-}
-
-/// `DIR/.NAME.downloading-PID`
-fn temporary_name(out: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    let own = out.file_name().unwrap_or_default().as_encoded_bytes();
-    // A long name is cut so that the temporary one is valid too.
-    let own = String::from_utf8_lossy(&own[..own.len().min(150)]).into_owned();
-    name.push(own);
-    name.push(format!(".downloading-{}", std::process::id()));
-    out.with_file_name(name)
 }

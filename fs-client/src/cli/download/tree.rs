@@ -6,42 +6,46 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use cairn_proto::{Attr, FileKind, Ino, pb};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use cairn_proto::{Attr, FileKind, Ino};
+use tokio::task::{JoinSet, block_in_place};
 
-use super::{attributes, fetch};
-use crate::{
-    cli::{
-        connection::Connection,
-        failure::Failure,
-        store::{Store, StorePath},
-    },
-    rpc::Admin,
+use super::{
+    attributes,
+    file::{self, cannot_write},
+    job::Job,
 };
+use crate::cli::{failure::Failure, store::StorePath, walk::Walk};
 
 /// Files that are copied at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
-/// Copies the directory `path` to `out`: files several at a time while the walk goes on, then hard
-/// links, then the directories' attributes, children first.
+/// Copies under way.
+pub(super) type Copies = JoinSet<Result<(), Failure>>;
+
+/// Copies the directory `root` at `path` to `out`: files several at a time while the walk goes on, then
+/// hard links, then the directories' attributes, children first. Held: the directories, and the first
+/// name of each file that has several.
 pub(super) async fn copy(
-    store: &Store,
-    connection: &Connection,
+    job: &Arc<Job>,
     path: &StorePath,
+    root: &Attr,
     out: &Path,
+    copies: &mut Copies,
 ) -> Result<(), Failure> {
-    let admin = Admin::connect(&connection.config("cairn download")?).await?;
-    let text = String::from_utf8_lossy(path.as_bytes()).into_owned();
-    let mut walk = admin.walk(&text, false).await?;
+    count(job, path, root);
     let mut first_names: HashMap<Ino, PathBuf> = HashMap::new();
-    let (mut links, mut directories) = (Vec::new(), Vec::new());
-    let mut copies = FuturesUnordered::new();
-    while let Some(entry) = walk.next().await? {
-        let (attr, source, target) = place(&entry, path, out)?;
+    let mut links = Vec::new();
+    enter(job, out)?;
+    let mut directories = vec![(out.to_owned(), *root)];
+    let mut walk = Walk::new(path.clone(), root.ino, true);
+    while let Some(entry) = walk.next(&job.store).await? {
+        let attr = entry.attr()?;
+        let target = place(&entry.path, path, out)?;
         if attr.kind() == FileKind::Directory {
-            make_directory(&target)?;
+            enter(job, &target)?;
             directories.push((target, attr));
             continue;
         }
@@ -52,66 +56,107 @@ pub(super) async fn copy(
             }
             first_names.insert(attr.ino, target.clone());
         }
-        copies.push(async move { fetch(store, &source, &attr, &target).await });
-        if copies.len() >= AT_ONCE {
-            copies.next().await.expect("there are copies under way")?;
-        }
+        let (job, source) = (Arc::clone(job), entry.path);
+        copies.spawn(async move { file::copy_out(&job, &source, &attr, &target).await });
+        finish(copies, AT_ONCE - 1).await?;
     }
-    while let Some(result) = copies.next().await {
-        result?;
-    }
+    finish(copies, 0).await?;
     for (first, target) in links {
-        hard_link(&first, &target)
-            .map_err(|e| Failure::new(format!("cannot link {}: {e}", target.display())))?;
+        hard_link(job, &first, &target).map_err(|e| {
+            Failure::new(format!("cannot link {} to {}: {e}", target.display(), first.display()))
+        })?;
     }
     for (target, attr) in directories.iter().rev() {
-        attributes::apply(target, attr)
-            .map_err(|e| Failure::new(format!("cannot set up {}: {e}", target.display())))?;
+        attributes::apply(target, attr).map_err(|e| cannot_write(target, &e))?;
     }
     Ok(())
 }
 
-/// The attributes of `entry`, its path in the store, and where it goes below `out`.
-fn place(
-    entry: &pb::WalkEntry,
-    base: &StorePath,
-    out: &Path,
-) -> Result<(Attr, StorePath, PathBuf), Failure> {
-    let wrong = |why: &str| Failure::new(format!("the master lists {:?}, {why}", entry.path));
-    let attr = entry.attr.ok_or_else(|| wrong("without attributes"))?;
-    let attr = Attr::try_from(attr).map_err(|e| wrong(&e.to_string()))?;
-    let source = StorePath::new(OsStr::from_bytes(&entry.raw_path));
+/// Waits until no more than `most` copies are under way; ends with the first that fails.
+pub(super) async fn finish(copies: &mut Copies, most: usize) -> Result<(), Failure> {
+    while copies.len() > most {
+        match copies.join_next().await {
+            Some(Ok(result)) => result?,
+            Some(Err(error)) => return Err(Failure::new(format!("a copy ended early: {error}"))),
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Finds out how much there is, for those who look at the line, while copying goes on.
+fn count(job: &Arc<Job>, path: &StorePath, root: &Attr) {
+    job.progress.begin("", Some(0));
+    if !job.progress.is_shown() {
+        return;
+    }
+    let (job, mut walk) = (Arc::clone(job), Walk::new(path.clone(), root.ino, true));
+    tokio::spawn(async move {
+        // The walk that copies reports what is wrong.
+        while let Ok(Some(entry)) = walk.next(&job.store).await {
+            if entry.item.kind == FileKind::Regular {
+                job.progress.add_total(entry.item.attr.map_or(0, |attr| attr.size));
+            }
+        }
+    });
+}
+
+/// Where the entry at `path` goes, below `out` as it is below `base`.
+fn place(path: &StorePath, base: &StorePath, out: &Path) -> Result<PathBuf, Failure> {
     let base = if base.is_root() { &b""[..] } else { base.as_bytes() };
-    let below = source
-        .as_bytes()
-        .strip_prefix(base)
-        .ok_or_else(|| wrong("which is not below what was asked for"))?;
-    let below = StorePath::new(OsStr::from_bytes(below));
-    let climbs = |name: &[u8]| name == b"..";
-    if below.as_bytes().split(|b| *b == b'/').any(climbs) {
-        return Err(wrong("which leaves the directory"));
+    let below = path.as_bytes().strip_prefix(base).map(|b| b.strip_prefix(b"/").unwrap_or(b));
+    let mut parts = below.unwrap_or_default().split(|b| *b == b'/');
+    match below {
+        Some(below) if parts.all(|part| !matches!(part, b"" | b"." | b"..")) => {
+            Ok(out.join(OsStr::from_bytes(below)))
+        }
+        Some(_) | None => {
+            Err(Failure::new(format!("the master lists {path}, which leaves the directory")))
+        }
     }
-    let target = if below.is_root() {
-        out.to_owned()
-    } else {
-        out.join(OsStr::from_bytes(below.as_bytes()))
-    };
-    Ok((attr, source, target))
 }
 
-fn make_directory(path: &Path) -> Result<(), Failure> {
-    match fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+/// Makes the directory `path`, or sees what killed downloads have left in it.
+fn enter(job: &Job, path: &Path) -> Result<(), Failure> {
+    block_in_place(|| match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            file::find_left_overs(job, path);
+            Ok(())
+        }
         made => made.map_err(|e| Failure::new(format!("cannot make {}: {e}", path.display()))),
-    }
+    })
 }
 
-fn hard_link(first: &Path, target: &Path) -> io::Result<()> {
+/// Makes `target` a further name of `first`; what is there is replaced.
+fn hard_link(job: &Job, first: &Path, target: &Path) -> io::Result<()> {
     match fs::hard_link(first, target) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(target)?;
-            fs::hard_link(first, target)
+            let name = target.file_name().unwrap_or_default().as_bytes();
+            let temporary = target.with_file_name(OsStr::from_bytes(&job.names.name(name)));
+            fs::hard_link(first, &temporary)?;
+            fs::rename(&temporary, target)?;
+            // Renaming one name of a file over another of the same file leaves both.
+            match fs::remove_file(&temporary) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            }
         }
         linked => linked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes_beside_the_directory_that_was_named() {
+        let path = |t: &str| StorePath::new(OsStr::new(t));
+        let place = |p: &str, base: &str| place(&path(p), &path(base), Path::new("out")).ok();
+        assert_eq!(place("a/b/c", "a"), Some("out/b/c".into()));
+        assert_eq!(place("a", ""), Some("out/a".into()));
+        assert_eq!(place("b/c", "a"), None);
+        assert_eq!(place("a/../c", "a"), None);
+        assert_eq!(place("a//c/d", "a"), None);
     }
 }

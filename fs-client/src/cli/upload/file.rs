@@ -1,121 +1,190 @@
-//! One file, link or directory from here into the store.
+//! One file, link or device from here into the store.
 
 use std::{
     fs::{File, Metadata},
-    io::Read,
-    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    io,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::Path,
+    sync::atomic::Ordering::Relaxed,
 };
 
 use bytes::Bytes;
 use cairn_proto::{Attr, FileName, FsError, Ino};
+use tokio::task::block_in_place;
 
-use super::plan::{HardLink, Item};
+use super::{
+    job::Job,
+    source::Source,
+    walk::{HardLink, Item, cannot_read},
+};
 use crate::{
     cli::{
+        device,
         failure::Failure,
         store::{Store, StorePath, timestamp},
     },
-    vfs::{AttrChange, OpenMode, TimeChange},
+    vfs::{AttrChange, Fh, OpenMode, TimeChange},
 };
 
-/// Bytes that are read and handed on at once.
-const PIECE: usize = 1 << 20;
+/// Where a copy goes.
+pub(super) struct Place<'a> {
+    pub(super) target: &'a StorePath,
+    pub(super) dir: Ino,
+}
 
 /// Copies what is no directory. It appears under its name when it is complete.
-pub(super) async fn copy_in(store: &Store, item: &Item) -> Result<(), Failure> {
-    let (parent, name) = parent_of(store, &item.target).await?;
-    let temporary = temporary_name(&name);
-    let result = match make(store, item, parent, &temporary).await {
-        Ok(attr) => finish(store, item, attr, parent, &temporary, &name).await,
-        Err(failure) => Err(failure),
+pub(super) async fn copy_in(job: &Job, item: &Item, dir: Ino) -> Result<(), Failure> {
+    let place = Place { target: &item.target, dir };
+    let change = attributes(&job.store, &item.metadata);
+    stage(job, &place, change, async |name: &FileName| make(job, item, &place, name).await).await?;
+    job.done.files.fetch_add(1, Relaxed);
+    Ok(())
+}
+
+/// Copies standard input.
+pub(super) async fn copy_stdin(job: &Job, place: &Place<'_>, mode: u32) -> Result<(), Failure> {
+    let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
+    let input = Path::new("standard input");
+    let make = async |name: &FileName| {
+        let stdin = rustix::io::dup(rustix::stdio::stdin());
+        let stdin = stdin.map_err(|e| cannot_read(input, &e.into()))?;
+        write_file(job, place, name, input, Source::stream(File::from(stdin))).await
     };
-    if result.is_err() {
-        // The failure is what people must see; a left-over is hidden and named for what it is.
-        let _ = store.vfs.unlink(store.caller, parent, &temporary).await;
+    stage(job, place, change, make).await?;
+    job.done.files.fetch_add(1, Relaxed);
+    Ok(())
+}
+
+/// Makes an inode under a temporary name, gives it its attributes and then its name.
+async fn stage(
+    job: &Job,
+    place: &Place<'_>,
+    change: AttrChange,
+    make: impl AsyncFnOnce(&FileName) -> Result<Attr, Failure>,
+) -> Result<(), Failure> {
+    let at = |e| Failure::at(place.target, e);
+    let (vfs, caller) = (&job.store.vfs, job.store.caller);
+    let name = FileName::try_from(place.target.name()).map_err(at)?;
+    for old in job.left_overs.take(place.dir, job.names.stem(name.as_bytes())) {
+        let old = FileName::try_from(Bytes::from(old)).map_err(at)?;
+        match vfs.unlink(caller, place.dir, &old).await {
+            Ok(()) | Err(FsError::NotFound) => {}
+            Err(e) => return Err(at(e)),
+        }
+    }
+    let temporary = FileName::try_from(Bytes::from(job.names.name(name.as_bytes())));
+    let temporary = temporary.expect("a valid name with something before and after, cut to fit");
+    job.staged.add((place.dir, temporary.clone()));
+    let result = async {
+        let attr = make(&temporary).await?;
+        vfs.setattr(caller, attr.ino, change).await.map_err(at)?;
+        vfs.rename(caller, place.dir, &temporary, place.dir, &name, 0).await.map_err(at)
+    }
+    .await;
+    if result.is_ok() {
+        job.staged.remove(&(place.dir, temporary));
     }
     result
 }
 
-/// Makes the inode under a temporary name, with its content.
-async fn make(store: &Store, item: &Item, parent: Ino, name: &FileName) -> Result<Attr, Failure> {
-    let at = |e| Failure::at(&item.target, e);
-    let (vfs, caller) = (&store.vfs, store.caller);
+async fn make(job: &Job, item: &Item, place: &Place<'_>, name: &FileName) -> Result<Attr, Failure> {
+    let at = |e| Failure::at(place.target, e);
+    let (vfs, caller) = (&job.store.vfs, job.store.caller);
     if item.metadata.is_symlink() {
-        let target = std::fs::read_link(&item.source).map_err(|e| cannot_read(item, &e))?;
+        let target = std::fs::read_link(&item.source).map_err(|e| cannot_read(&item.source, &e))?;
         let target = Bytes::from(target.into_os_string().into_vec());
-        return vfs.symlink(caller, parent, name, target).await.map_err(at);
+        return vfs.symlink(caller, place.dir, name, target).await.map_err(at);
     }
     if !item.metadata.is_file() {
-        let (mode, rdev) = (item.metadata.mode(), device(&item.metadata));
-        return vfs.mknod(caller, parent, name, mode, rdev).await.map_err(at);
+        let kind = item.metadata.file_type();
+        let is_device = kind.is_char_device() || kind.is_block_device();
+        let rdev = if is_device { device::pack(item.metadata.rdev()) } else { 0 };
+        return vfs.mknod(caller, place.dir, name, item.metadata.mode(), rdev).await.map_err(at);
     }
-    let local = File::open(&item.source).map_err(|e| cannot_read(item, &e))?;
-    let mode = OpenMode { write: true, ..OpenMode::default() };
-    let created = vfs.create(caller, parent, name, 0o600, mode, true).await.map_err(at)?;
-    let written = write_all(store, item, local, created.opened.fh).await;
-    let released = vfs.release(created.opened.fh).await.map_err(at);
-    written.and(released).map(|()| created.opened.attr)
+    job.progress.name(&item.target.to_string());
+    let local = File::open(&item.source).map_err(|e| cannot_read(&item.source, &e))?;
+    let source = Source::file(local, &item.metadata);
+    write_file(job, place, name, &item.source, source).await
 }
 
-async fn write_all(
-    store: &Store,
-    item: &Item,
-    mut local: File,
-    fh: crate::vfs::Fh,
-) -> Result<(), Failure> {
-    let at = |e| Failure::at(&item.target, e);
-    let mut offset = 0;
-    let mut piece = vec![0; PIECE];
-    loop {
-        let n = local.read(&mut piece).map_err(|e| cannot_read(item, &e))?;
-        if n == 0 {
-            return Ok(());
-        }
-        store.vfs.write(fh, offset, &piece[..n]).await.map_err(at)?;
-        offset += n as u64;
-    }
-}
-
-/// Gives the new inode its attributes and its name.
-async fn finish(
-    store: &Store,
-    item: &Item,
-    attr: Attr,
-    parent: Ino,
-    temporary: &FileName,
+/// Makes a regular file with the bytes of `source`, all of them committed.
+async fn write_file(
+    job: &Job,
+    place: &Place<'_>,
     name: &FileName,
-) -> Result<(), Failure> {
-    let at = |e| Failure::at(&item.target, e);
-    let change = attributes(store, &item.metadata);
-    store.vfs.setattr(store.caller, attr.ino, change).await.map_err(at)?;
-    store.vfs.rename(store.caller, parent, temporary, parent, name, 0).await.map_err(at)
+    path: &Path,
+    source: Source,
+) -> Result<Attr, Failure> {
+    let at = |e| Failure::at(place.target, e);
+    let (vfs, caller) = (&job.store.vfs, job.store.caller);
+    let created = vfs.create(caller, place.dir, name, 0o600, OpenMode::WRITE, true).await;
+    let created = created.map_err(at)?;
+    let written = write_all(job, place, path, source, created.opened.fh).await;
+    let released = vfs.release(created.opened.fh).await.map_err(at);
+    let (end, len) = written?;
+    released?;
+    job.done.bytes.fetch_add(len, Relaxed);
+    if len == end {
+        return Ok(created.opened.attr);
+    }
+    // The file ends with a hole.
+    job.done.holes.fetch_add(len - end, Relaxed);
+    let change = AttrChange { size: Some(len), ..AttrChange::default() };
+    vfs.setattr(caller, created.opened.attr.ino, change).await.map_err(at)
+}
+
+/// Where the data ends, and the file.
+async fn write_all(
+    job: &Job,
+    place: &Place<'_>,
+    path: &Path,
+    mut source: Source,
+    fh: Fh,
+) -> Result<(u64, u64), Failure> {
+    let cannot_read = |e: io::Error| cannot_read(path, &e);
+    let mut end = 0;
+    while let Some((offset, piece)) = block_in_place(|| source.next()).map_err(cannot_read)? {
+        job.done.holes.fetch_add(offset - end, Relaxed);
+        let written = job.store.vfs.write(fh, offset, piece).await;
+        end = offset + written.map_err(|e| Failure::at(place.target, e))? as u64;
+    }
+    Ok((end, source.len().map_err(cannot_read)?))
 }
 
 /// Gives a file that was copied another name.
-pub(super) async fn link(store: &Store, link: &HardLink) -> Result<(), Failure> {
-    let existing = store.resolve(&link.existing).await?;
-    let (parent, name) = parent_of(store, &link.target).await?;
+pub(super) async fn link(job: &Job, link: &HardLink, dir: Ino) -> Result<(), Failure> {
     let at = |e| Failure::at(&link.target, e);
-    match store.vfs.link(store.caller, existing.ino, parent, &name).await {
+    let (vfs, caller) = (&job.store.vfs, job.store.caller);
+    let existing = job.store.resolve(&link.existing).await?;
+    let name = FileName::try_from(link.target.name()).map_err(at)?;
+    match vfs.link(caller, existing.ino, dir, &name).await {
         Ok(_) => return Ok(()),
         Err(FsError::Exists) => {}
         Err(e) => return Err(at(e)),
     }
-    store.vfs.unlink(store.caller, parent, &name).await.map_err(at)?;
-    store.vfs.link(store.caller, existing.ino, parent, &name).await.map(drop).map_err(at)
+    // The old one is replaced, not removed first.
+    let place = Place { target: &link.target, dir };
+    let unchanged = AttrChange::default();
+    stage(job, &place, unchanged, async |temporary: &FileName| {
+        vfs.link(caller, existing.ino, dir, temporary).await.map_err(at)
+    })
+    .await?;
+    // Renaming one name of a file over another of the same file leaves both.
+    let temporary = FileName::try_from(Bytes::from(job.names.name(name.as_bytes())));
+    match vfs.unlink(caller, dir, &temporary.map_err(at)?).await {
+        Ok(()) | Err(FsError::NotFound) => Ok(()),
+        Err(e) => Err(at(e)),
+    }
 }
 
 /// Gives a directory that was copied its mode, owner and times.
-pub(super) async fn set_directory(store: &Store, item: &Item) -> Result<(), Failure> {
-    let attr = store.resolve(&item.target).await?;
-    let change = attributes(store, &item.metadata);
-    let set = store.vfs.setattr(store.caller, attr.ino, change).await;
+pub(super) async fn set_directory(job: &Job, item: &Item, ino: Ino) -> Result<(), Failure> {
+    let change = attributes(&job.store, &item.metadata);
+    let set = job.store.vfs.setattr(job.store.caller, ino, change).await;
     set.map(drop).map_err(|e| Failure::at(&item.target, e))
-}
-
-async fn parent_of(store: &Store, path: &StorePath) -> Result<(Ino, FileName), Failure> {
-    let found = store.vfs.resolve_parent(store.caller, path.as_bytes(), Some(0o755)).await;
-    found.map_err(|e| Failure::at(path, e))
 }
 
 /// Only root may give files away; others keep what they make.
@@ -130,23 +199,4 @@ fn attributes(store: &Store, metadata: &Metadata) -> AttrChange {
         mtime: time(metadata.mtime(), metadata.mtime_nsec()),
         ..AttrChange::default()
     }
-}
-
-/// `.NAME.uploading-PID`, cut so that it stays a valid name.
-fn temporary_name(name: &FileName) -> FileName {
-    let end = format!(".uploading-{}", std::process::id());
-    let room = cairn_proto::limits::NAME_MAX - 1 - end.len();
-    let name = name.as_bytes();
-    let bytes = [&b"."[..], &name[..name.len().min(room)], end.as_bytes()].concat();
-    FileName::try_from(Bytes::from(bytes)).expect("a valid name with a prefix, not too long")
-}
-
-/// The kernel's 32-bit form of a device number, as FUSE and the master keep it.
-fn device(metadata: &Metadata) -> u32 {
-    let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
-    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
-}
-
-fn cannot_read(item: &Item, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot read {}: {error}", item.source.display()))
 }

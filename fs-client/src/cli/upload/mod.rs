@@ -1,33 +1,55 @@
 //! `cairn upload`: copy local files into the store without a mount.
 //!
-//! Directories are made first, then files several at a time, then hard links, then the directories'
-//! times. A file appears under its name only when it is complete: it is written under a temporary
-//! name and renamed. Mode, owner (as root), times, symbolic and hard links and special files are kept.
+//! The walk finds directories and files; directories are made as it goes, files are copied several at a
+//! time, then come hard links, then the directories' modes and times. A file appears under its name only
+//! when it is complete. Mode, owner (as root), times, holes, symbolic and hard links and special files
+//! are kept. The nodes are asked for each chunk before it is sent, so an upload that is started again
+//! sends only what is missing.
 
+mod directories;
 mod file;
-mod plan;
+mod job;
+mod report;
+mod source;
+mod walk;
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use cairn_proto::FileKind;
+use cairn_proto::{FileKind, FsError, Ino};
 use clap::Args;
-use futures_util::{TryStreamExt, stream};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 
-use self::plan::Plan;
+pub use self::report::UploadReport;
+use self::{
+    directories::Directories,
+    file::Place,
+    job::Job,
+    walk::{Found, HardLink, Item, LocalWalk},
+};
 use super::{
     connection::Connection,
     failure::Failure,
+    interrupt,
+    progress::Progress,
     store::{Store, StorePath},
 };
 
-/// Copy files into the store
+/// Copy files into the store; what the nodes have already is not sent again
 #[derive(Args, Debug)]
 pub struct Upload {
-    /// Local files; the last of several is where they go if it ends with / or does not exist here
+    /// Local files, - is standard input; the last of several is where they go if it ends with / or
+    /// does not exist here
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -42,23 +64,55 @@ pub struct Upload {
     /// Print nothing when all goes well
     #[arg(short, long)]
     quiet: bool,
+
+    /// Print JSON for programs instead of text
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
 }
 
+/// What is given on the command line, and its name in the store.
+type Named = Vec<(PathBuf, StorePath)>;
+
 /// Files that are copied at the same time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
+/// How far the walk may be ahead of the copies.
+const AHEAD: usize = 256;
+/// How long copies may take to stop.
+const STOP: Duration = Duration::from_millis(300);
 
 impl Upload {
     /// # Errors
-    /// The first thing that cannot be copied.
+    /// The first thing that cannot be copied. Nothing half done remains, as far as the store answers.
     pub async fn run(mut self, connection: &Connection) -> Result<(), Failure> {
         let destination = self.destination();
-        let store = Store::open(connection, "cairn upload").await?;
-        let mut plan = Plan::default();
-        for (source, target) in self.targets(&store, destination.as_ref()).await? {
-            plan.add(&source, target, self.recursive)?;
+        self.check(destination.as_ref())?;
+        let mut config = connection.config("cairn upload")?;
+        config.ask_before_put = true;
+        let store = Store::with(&config).await?;
+        let named = self.targets(&store, destination.as_ref()).await?;
+        let progress = Progress::bytes(!self.quiet && !self.json);
+        let job = Arc::new(Job::new(store, progress));
+        let mut copies = JoinSet::new();
+        let result = tokio::select! {
+            result = self.copy(&job, &named, &mut copies) => result,
+            () = job.follow() => Ok(()),
+            interrupted = interrupt::requested() => Err(interrupted
+                .and(": the same command goes on where this one has stopped")),
+        };
+        job.progress.end();
+        if let Err(failure) = result {
+            let _ = timeout(STOP, copies.shutdown()).await;
+            job.clean_up().await;
+            return Err(failure);
         }
-        self.carry_out(&store, plan).await?;
-        store.close().await
+        job.store.clone().close().await?;
+        let report = UploadReport::new(&job, &named);
+        match (self.json, self.quiet) {
+            (true, _) => report.print_json(),
+            (false, false) => report.print(),
+            (false, true) => {}
+        }
+        Ok(())
     }
 
     /// DEST: given with `--to`, or the last of several arguments when it cannot be a source: it ends
@@ -67,8 +121,10 @@ impl Upload {
         if self.to.is_some() {
             return self.to.take();
         }
+        let from_stdin = self.is_stdin();
         let last = self.files.last()?;
-        let is_destination = last.as_os_str().as_bytes().ends_with(b"/")
+        let is_destination = from_stdin
+            || last.as_os_str().as_bytes().ends_with(b"/")
             || last.symlink_metadata().is_err()
             || (last.is_dir() && !self.recursive);
         if self.files.len() > 1 && is_destination {
@@ -77,60 +133,192 @@ impl Upload {
         None
     }
 
+    fn is_stdin(&self) -> bool {
+        self.files.first().is_some_and(|file| file.as_os_str() == "-")
+    }
+
+    /// Standard input has no name and stands alone.
+    fn check(&self, destination: Option<&OsString>) -> Result<(), Failure> {
+        if !self.files.iter().any(|file| file.as_os_str() == "-") {
+            return Ok(());
+        }
+        if self.files.len() > 1 {
+            return Err(Failure::usage(
+                "standard input (-) is uploaded alone: name the other files in another command",
+            ));
+        }
+        if destination.is_none_or(|d| d.as_bytes().ends_with(b"/")) {
+            return Err(Failure::usage(
+                "standard input has no name: say what it shall be called, as in cairn upload - NAME",
+            ));
+        }
+        Ok(())
+    }
+
     /// The name in the store for each source.
     async fn targets(
         &self,
         store: &Store,
         destination: Option<&OsString>,
-    ) -> Result<Vec<(PathBuf, StorePath)>, Failure> {
+    ) -> Result<Named, Failure> {
         let base = StorePath::new(destination.map_or("".as_ref(), |d| d.as_os_str()));
+        let exists = || async {
+            let found = store.find(&base).await?;
+            Ok::<_, Failure>(found.is_some_and(|attr| attr.kind() == FileKind::Directory))
+        };
+        if self.is_stdin() {
+            if base.is_root() || exists().await? {
+                return Err(Failure::at(&base, FsError::IsDirectory).and(": name a file in it"));
+            }
+            return Ok(vec![("-".into(), base)]);
+        }
         let is_dir = base.is_root()
             || self.files.len() > 1
             || destination.is_some_and(|d| d.as_bytes().ends_with(b"/"))
-            || store.find(&base).await?.is_some_and(|a| a.kind() == FileKind::Directory);
+            || exists().await?;
+        let mut seen = HashSet::new();
         let target = |source: &PathBuf| {
-            if !is_dir {
-                return Ok((source.clone(), base.clone()));
+            let target = match own_name(source) {
+                _ if !is_dir => base.clone(),
+                Some(name) => base.join(name.as_bytes()),
+                None => {
+                    let source = source.display();
+                    return Err(Failure::new(format!("{source} has no name of its own: use --to")));
+                }
+            };
+            if seen.insert(target.clone()) {
+                return Ok((source.clone(), target));
             }
-            match own_name(source) {
-                Some(name) => Ok((source.clone(), base.join(name.as_bytes()))),
-                None => Err(Failure::new(format!("{} has no name of its own", source.display()))),
-            }
+            Err(Failure::new(format!("two of the files would become {target}: upload one of them")))
         };
         self.files.iter().map(target).collect()
     }
 
-    async fn carry_out(&self, store: &Store, plan: Plan) -> Result<(), Failure> {
-        for directory in &plan.directories {
-            store.make_dirs(&directory.target, 0o755).await?;
+    async fn copy(
+        &self,
+        job: &Arc<Job>,
+        named: &Named,
+        copies: &mut JoinSet<Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        let mut directories = Directories::default();
+        if self.is_stdin() {
+            job.progress.begin("standard input", None);
+            let target = named[0].1.clone();
+            let dir = directories.open(job, &target.parent()).await?;
+            // A task of its own: reading may wait for ever.
+            let job = Arc::clone(job);
+            copies.spawn(async move {
+                let place = Place { target: &target, dir };
+                file::copy_stdin(&job, &place, 0o666 & !umask()).await
+            });
+            return finish(copies, 0).await;
         }
-        stream::iter(plan.files.iter().map(Ok::<_, Failure>))
-            .try_for_each_concurrent(AT_ONCE, |item| async {
-                file::copy_in(store, item).await?;
-                if plan.roots.contains(&item.target) {
-                    self.say(&item.source, &item.target, "");
+        self.count(job, named);
+        let (mut made, mut links) = (Vec::new(), Vec::new());
+        let mut found = self.walk(named);
+        while let Some(found) = found.recv().await {
+            match found? {
+                Found::Directory(item) => {
+                    let ino = directories.enter(&job.store, &item.target).await?;
+                    made.push((item, ino));
                 }
-                Ok(())
-            })
-            .await?;
-        stream::iter(plan.links.iter().map(Ok::<_, Failure>))
-            .try_for_each_concurrent(AT_ONCE, |link| file::link(store, link))
-            .await?;
-        // Children first: making an entry changes its directory's times.
-        for directory in plan.directories.iter().rev() {
-            file::set_directory(store, directory).await?;
-            if plan.roots.contains(&directory.target) {
-                self.say(&directory.source, &directory.target, " and all in it");
+                Found::Link(link) => links.push(link),
+                Found::File(item) => {
+                    let dir = directories.open(job, &item.target.parent()).await?;
+                    let job = Arc::clone(job);
+                    copies.spawn(async move { file::copy_in(&job, &item, dir).await });
+                    finish(copies, AT_ONCE - 1).await?;
+                }
             }
         }
-        Ok(())
+        finish(copies, 0).await?;
+        self.link(job, &mut directories, links, copies).await?;
+        dress(job, made, copies).await
     }
 
-    fn say(&self, source: &Path, target: &StorePath, extent: &str) {
-        if !self.quiet {
-            println!("uploaded {}{extent} as {target}", source.display());
+    /// Walks on a thread of its own.
+    fn walk(&self, named: &Named) -> mpsc::Receiver<Result<Found, Failure>> {
+        let (send, found) = mpsc::channel(AHEAD);
+        let walk = LocalWalk::new(named, self.recursive);
+        spawn_blocking(move || {
+            for found in walk {
+                // Nobody waits for the rest when the upload has ended.
+                if send.blocking_send(found).is_err() {
+                    return;
+                }
+            }
+        });
+        found
+    }
+
+    /// Finds out how much there is, for those who look at the line, while copying goes on.
+    fn count(&self, job: &Job, named: &Named) {
+        job.progress.begin("", Some(0));
+        if !job.progress.is_shown() {
+            return;
+        }
+        let (walk, progress) = (LocalWalk::new(named, self.recursive), job.progress.clone());
+        spawn_blocking(move || {
+            // The walk that copies reports what is wrong.
+            for found in walk.map_while(Result::ok) {
+                if let Found::File(item) = found
+                    && item.metadata.is_file()
+                {
+                    progress.add_total(item.metadata.len());
+                }
+            }
+        });
+    }
+
+    async fn link(
+        &self,
+        job: &Arc<Job>,
+        directories: &mut Directories,
+        links: Vec<HardLink>,
+        copies: &mut JoinSet<Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        for link in links {
+            let dir = directories.open(job, &link.target.parent()).await?;
+            let job = Arc::clone(job);
+            copies.spawn(async move { file::link(&job, &link, dir).await });
+            finish(copies, AT_ONCE - 1).await?;
+        }
+        finish(copies, 0).await
+    }
+}
+
+/// Gives directories their attributes, when nothing is put into them any more.
+async fn dress(
+    job: &Arc<Job>,
+    made: Vec<(Item, Ino)>,
+    copies: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    for (item, ino) in made {
+        let job = Arc::clone(job);
+        copies.spawn(async move { file::set_directory(&job, &item, ino).await });
+        finish(copies, AT_ONCE - 1).await?;
+    }
+    finish(copies, 0).await
+}
+
+/// Waits until no more than `most` copies are under way; ends with the first that fails.
+async fn finish(copies: &mut JoinSet<Result<(), Failure>>, most: usize) -> Result<(), Failure> {
+    while copies.len() > most {
+        match copies.join_next().await {
+            Some(Ok(result)) => result?,
+            Some(Err(error)) => return Err(Failure::new(format!("a copy ended early: {error}"))),
+            None => return Ok(()),
         }
     }
+    Ok(())
+}
+
+/// The mode bits that new files shall not have.
+fn umask() -> u32 {
+    // Linux tells it only in exchange for a new one. No other thread makes files meanwhile.
+    let mask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(mask);
+    mask.bits()
 }
 
 /// The last component of `path`; of `.` and `..` that of where they lead.
@@ -145,9 +333,13 @@ fn own_name(path: &Path) -> Option<OsString> {
 mod tests {
     use super::*;
 
-    fn destination(recursive: bool, files: &[&str]) -> Option<OsString> {
+    fn upload(recursive: bool, files: &[&str]) -> Upload {
         let files = files.iter().map(PathBuf::from).collect();
-        Upload { files, recursive, to: None, quiet: true }.destination()
+        Upload { files, recursive, to: None, quiet: true, json: false }
+    }
+
+    fn destination(recursive: bool, files: &[&str]) -> Option<OsString> {
+        upload(recursive, files).destination()
     }
 
     #[test]
@@ -159,5 +351,17 @@ mod tests {
         assert_eq!(destination(true, &["Cargo.toml", "src"]), None);
         assert_eq!(destination(true, &["src", "/"]), Some("/".into()));
         assert_eq!(destination(true, &["/"]), None);
+    }
+
+    #[test]
+    fn standard_input_needs_a_name_and_stands_alone() {
+        assert_eq!(destination(false, &["-", "Cargo.toml"]), Some("Cargo.toml".into()));
+        let refused = |files: &[&str]| {
+            let mut upload = upload(false, files);
+            let destination = upload.destination();
+            upload.check(destination.as_ref()).is_err()
+        };
+        assert!(refused(&["-"]) && refused(&["-", "dir/"]) && refused(&["-", "Cargo.toml", "x"]));
+        assert!(!refused(&["-", "name"]) && !refused(&["./-"]));
     }
 }
