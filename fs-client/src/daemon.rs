@@ -4,9 +4,12 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use cairn_daemon::metrics::{
-    Page,
-    page::{Bound, PageError},
+use cairn_daemon::{
+    metrics::{
+        Page,
+        page::{Bound, PageError},
+    },
+    notify,
 };
 use thiserror::Error;
 use tokio::{
@@ -111,6 +114,7 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
         _ = terminate.recv() => unmount(&vfs, &mut mounted, &at).await,
         _ = interrupt.recv() => unmount(&vfs, &mut mounted, &at).await,
     };
+    notify::stopping("writing back what is left");
     for page in private.into_iter().chain(public) {
         page.stop().await;
     }
@@ -141,6 +145,7 @@ fn serve_on_socket(at: &Path, vfs: &Arc<Vfs>, activity: &Arc<Activity>) -> Optio
 /// Unmounts because the process was told to end. What is in use is taken away from its users.
 async fn unmount(vfs: &Vfs, mounted: &mut Mounted, at: &str) -> io::Result<()> {
     tracing::info!(at, "told to end: writing back and unmounting");
+    notify::stopping("writing back and unmounting");
     if let Ok(Err(error)) = timeout(LAST_FLUSH, vfs.sync_all()).await {
         tracing::error!(at, %error, "not everything could be written back");
     }

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use cairn_client::cli::Cli;
-use clap::Parser;
+use cairn_client::cli;
 
 fn main() -> ExitCode {
     cairn_proto::transport::tune_allocator();
-    Cli::parse().run()
+    cli::run()
 }

@@ -1,19 +1,20 @@
 //! The command line of `cairn-master`: the only place that writes to standard output.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use cairn_daemon::metrics::page;
+use cairn_daemon::{log, metrics::page, notify, program::Program, size::Size};
 use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use crate::{
@@ -54,9 +55,9 @@ struct FormatArgs {
     /// Copies without which a write fails; the missing ones are made up for later
     #[arg(long, default_value_t = 1, env = "CAIRN_MIN_REPLICAS")]
     min_replicas: u32,
-    /// Bytes in a chunk: a power of two from 4096 to 16777216; fixed for ever
-    #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE_DEFAULT, env = "CAIRN_CHUNK_SIZE")]
-    chunk_size: u32,
+    /// Bytes in a chunk: a power of two from 4KiB to 16MiB; fixed for ever
+    #[arg(long, value_name = "BYTES", default_value_t = Size(CHUNK_SIZE_DEFAULT.into()), env = "CAIRN_CHUNK_SIZE")]
+    chunk_size: Size,
     /// UUID of the file system; a new one by default
     #[arg(long, value_name = "UUID")]
     fs: Option<Uuid>,
@@ -110,9 +111,19 @@ struct ServeArgs {
     sync_interval: u64,
 }
 
+/// The command line, with a daemon among its verbs.
+pub fn program() -> Program {
+    Program::new(Cli::command(), "serve")
+}
+
 /// Does what the command line says.
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let cli = match program().read_as::<Cli>(&arguments) {
+        Ok(cli) => cli,
+        Err(stop) => return stop.report("cairn-master"),
+    };
+    let done = match cli.verb {
         Verb::Format(args) => format(&args),
         Verb::Serve(args) => serve(args),
         Verb::Info(args) => info(&args),
@@ -134,7 +145,8 @@ fn print(line: &str) -> Result<(), String> {
 fn format(args: &FormatArgs) -> Result<(), String> {
     let format = Format {
         fs_uuid: args.fs.unwrap_or_else(Uuid::new_v4),
-        chunk_size: args.chunk_size,
+        // What no chunk can have is refused below.
+        chunk_size: u32::try_from(args.chunk_size.0).unwrap_or(u32::MAX),
         replicas: args.replicas,
         min_replicas: args.min_replicas,
         pg_bits: PG_BITS_DEFAULT,
@@ -155,12 +167,7 @@ fn info(args: &InfoArgs) -> Result<(), String> {
 }
 
 fn serve(args: ServeArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    log::to_stderr();
     let config = Config {
         listen: resolve(&args.listen)?,
         metrics_listen: args.metrics_listen,
@@ -189,11 +196,13 @@ async fn serve_until_told(config: Config) -> Result<(), String> {
         (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let running = server::start(config).await.map_err(|e| e.to_string())?;
     print(&format!("listening on {}", running.address))?;
+    notify::ready(&format!("serving on {}", running.address));
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         why = running.failed() => Err(why),
     };
+    notify::stopping("syncing");
     running.stop().await;
     outcome
 }
@@ -212,13 +221,11 @@ fn read_token(path: &Path) -> Result<Token, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().command().clone().debug_assert();
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! The command line of `cairn-storage`: parses, delegates, prints. The only place that writes to stdout.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    env,
+    ffi::OsString,
+    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
 };
 
-use cairn_daemon::metrics::page;
+use cairn_daemon::{log, metrics::page, notify, program::Program, size::Size};
 use cairn_proto::limits::CHUNK_SIZE_DEFAULT;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use uuid::Uuid;
 
 use crate::{
@@ -51,8 +52,8 @@ struct FormatArgs {
     #[arg(long, default_value = "node1", env = "CAIRN_NODE_NAME")]
     name: String,
     /// Chunk size in bytes: that of the file system.
-    #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE_DEFAULT)]
-    chunk_size: u32,
+    #[arg(long, value_name = "BYTES", default_value_t = Size(CHUNK_SIZE_DEFAULT.into()), env = "CAIRN_CHUNK_SIZE")]
+    chunk_size: Size,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -61,7 +62,7 @@ struct FormatArgs {
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Formatted data directory; one for each disk.
-    #[arg(long = "data", value_name = "DIR", required = true)]
+    #[arg(long = "data", value_name = "DIR", required = true, env = "CAIRN_NODE_DATA")]
     data: Vec<PathBuf>,
     /// Address to serve on; port 0 picks one.
     #[arg(
@@ -85,7 +86,7 @@ struct ServeArgs {
     zone: String,
     /// Free bytes to keep on each disk [default: 1 GiB or 5 % of the disk, the smaller].
     #[arg(long, value_name = "BYTES", env = "CAIRN_RESERVE")]
-    reserve: Option<u64>,
+    reserve: Option<Size>,
     /// Address on which to serve metrics for Prometheus at /metrics; none without it.
     #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
@@ -94,9 +95,19 @@ struct ServeArgs {
     token_file: Option<PathBuf>,
 }
 
+/// The command line, with a daemon among its verbs.
+pub fn program() -> Program {
+    Program::new(Cli::command(), "serve")
+}
+
 /// Runs the command line; prints errors to stderr.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let cli = match program().read_as::<Cli>(&arguments) {
+        Ok(cli) => cli,
+        Err(stop) => return stop.report("cairn-storage"),
+    };
+    match cli.command {
         Command::Format(args) => report(format(args)),
         Command::Serve(args) => report(serve(args)),
     }
@@ -121,7 +132,8 @@ fn format(args: FormatArgs) -> Outcome {
         fs: args.fs,
         node: args.node,
         name: args.name,
-        chunk_size: args.chunk_size,
+        // What no chunk can have is refused below.
+        chunk_size: u32::try_from(args.chunk_size.0).unwrap_or(u32::MAX),
     };
     let node = format::format(&new)?;
     let line = if args.json {
@@ -136,19 +148,14 @@ fn format(args: FormatArgs) -> Outcome {
 }
 
 fn serve(args: ServeArgs) -> Outcome {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    log::to_stderr();
     raise_open_files();
     let config = Config {
         listen: args.listen,
         advertise: args.advertise,
         name: args.name,
         zone: args.zone,
-        reserve: args.reserve,
+        reserve: args.reserve.map(|size| size.0),
         metrics_listen: args.metrics_listen,
         token_file: args.token_file,
         ..Config::new(args.data, args.master)
@@ -164,10 +171,12 @@ fn serve(args: ServeArgs) -> Outcome {
         let node = server::start(config).await?;
         writeln!(io::stdout(), "listening on {}", node.address)?;
         io::stdout().flush()?;
+        notify::ready(&format!("serving on {}", node.address));
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        notify::stopping("syncing");
         node.stop().await;
         Ok(())
     })
@@ -187,5 +196,15 @@ fn raise_open_files() {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
     {
         tracing::debug!("cannot raise the number of open files: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        program().command().clone().debug_assert();
     }
 }

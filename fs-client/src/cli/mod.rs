@@ -35,9 +35,10 @@ pub mod upload;
 pub mod verify;
 mod walk;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use cairn_daemon::program::Program;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::{connection::Connection, failure::Failure};
 
@@ -79,9 +80,22 @@ enum Verb {
     Fsck(fsck::Fsck),
 }
 
+/// The command line, with a daemon among its verbs.
+pub fn program() -> Program {
+    Program::new(Cli::command(), "mount")
+}
+
+/// Does what the command line of this process says.
+pub fn run() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    match program().read_as::<Cli>(&arguments) {
+        Ok(cli) => cli.run(),
+        Err(stop) => stop.report("cairn"),
+    }
+}
+
 impl Cli {
-    /// Does what the command line says.
-    pub fn run(self) -> ExitCode {
+    fn run(self) -> ExitCode {
         output::choose_color(self.color);
         let connection = self.connection;
         let outcome = match self.verb {

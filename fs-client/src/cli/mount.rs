@@ -10,12 +10,10 @@ use std::{
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
 };
 
-use cairn_daemon::metrics::page;
+use cairn_daemon::{log, metrics::page, notify, size::Size};
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::{connection::Connection, failure::Failure};
 use crate::{
@@ -31,39 +29,39 @@ pub struct Mount {
     dir: PathBuf,
 
     /// Stay in the foreground, for service managers
-    #[arg(long)]
+    #[arg(long, env = "CAIRN_MOUNT_FOREGROUND")]
     foreground: bool,
 
     /// Write the daemon's process number to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CAIRN_MOUNT_PID_FILE")]
     pid_file: Option<PathBuf>,
 
     /// Append the daemon's log to this file (in the foreground it goes to standard error otherwise)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CAIRN_MOUNT_LOG_FILE")]
     log_file: Option<PathBuf>,
 
     /// Bytes of chunks to keep in memory for reading again
-    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    cache_size: usize,
+    #[arg(long, value_name = "BYTES", default_value_t = Size::mib(128), env = "CAIRN_MOUNT_CACHE_SIZE")]
+    cache_size: Size,
 
     /// Bytes that may be written and not be stored yet
-    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    dirty_size: usize,
+    #[arg(long, value_name = "BYTES", default_value_t = Size::mib(128), env = "CAIRN_MOUNT_DIRTY_SIZE")]
+    dirty_size: Size,
 
     /// Serve metrics for Prometheus at /metrics on this address too; the mount's socket always has them
     #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
 
     /// Let other users use the mount (root always does)
-    #[arg(long)]
+    #[arg(long, env = "CAIRN_MOUNT_ALLOW_OTHER")]
     allow_other: bool,
 
     /// Let nothing be changed through this mount
-    #[arg(long)]
+    #[arg(long, env = "CAIRN_MOUNT_READ_ONLY")]
     read_only: bool,
 
     /// Mount though the directory is not empty, and hide what is in it
-    #[arg(long)]
+    #[arg(long, env = "CAIRN_MOUNT_NONEMPTY")]
     nonempty: bool,
 
     /// The process is the daemon that `cairn mount` started.
@@ -106,6 +104,8 @@ impl Mount {
         let mut child = Command::new(program)
             .args(arguments)
             .arg("--detached")
+            // The daemon is nobody's service.
+            .env_remove(notify::SOCKET)
             .stdin(Stdio::null())
             .stdout(Stdio::from(writer))
             .stderr(Stdio::null())
@@ -144,6 +144,7 @@ impl Mount {
                     close_stdout();
                 } else {
                     println!("{} is mounted", at.display());
+                    notify::ready(&format!("{} is mounted", at.display()));
                 }
             };
             let result = runtime.block_on(daemon::serve(settings, ready));
@@ -167,10 +168,10 @@ impl Mount {
         check_device()?;
         let root = rustix::process::geteuid().is_root();
         let mut client = connection.config(&session_name(&self.dir))?;
-        client.cache_bytes = self.cache_size;
+        client.cache_bytes = self.cache_size.in_memory();
         let settings = Settings {
             client,
-            dirty_bytes: self.dirty_size,
+            dirty_bytes: self.dirty_size.in_memory(),
             metrics_listen: self.metrics_listen,
             mount: MountSettings {
                 at: self.dir.clone(),
@@ -191,19 +192,14 @@ impl Mount {
     }
 
     fn start_log(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
         match &self.log_file {
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.map_err(|e| {
-                    Failure::new(format!("cannot write the log {}: {e}", path.display()))
-                })?;
-                log.with_ansi(false).with_writer(Mutex::new(file)).init();
+            Some(path) => log::to_file(path)
+                .map_err(|e| Failure::new(format!("cannot write the log {}: {e}", path.display()))),
+            None => {
+                log::to_stderr();
+                Ok(())
             }
-            None => log.with_ansi(false).with_writer(io::stderr).init(),
         }
-        Ok(())
     }
 }
 

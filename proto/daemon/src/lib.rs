@@ -1,6 +1,17 @@
 //! What every Cairn process needs beside the wire. Nothing here knows a chunk or an inode.
 //!
-//! [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
+//! - [`program`]: a program one of whose verbs is a daemon, and how its settings are read: flags over
+//!   `CAIRN_*` variables over a file ([`config_file`]) over defaults; [`print_config`] shows the result,
+//!   [`configuration_page`] documents it. [`size`]: numbers of bytes as people write them.
+//! - [`log`], [`notify`]: what a daemon tells its service manager.
+//! - [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
 
+pub mod config_file;
+pub mod configuration_page;
+pub mod log;
 pub mod metrics;
+pub mod notify;
+pub mod print_config;
+pub mod program;
+pub mod size;
 pub mod usage;
