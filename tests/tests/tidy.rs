@@ -122,3 +122,35 @@ fn the_processes_do_not_depend_on_each_other() {
         }
     }
 }
+
+/// Compares a page with what the programs say; `CAIRN_UPDATE_DOCS=1` writes it instead.
+fn check_page(name: &str, wanted: &str) {
+    let path = checkout().join("docs").join(name);
+    if std::env::var_os("CAIRN_UPDATE_DOCS").is_some() {
+        fs::write(&path, wanted).unwrap();
+    }
+    let is = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        is == wanted,
+        "docs/{name} is not what the programs say: CAIRN_UPDATE_DOCS=1 cargo test -p cairn-tests --test tidy"
+    );
+}
+
+fn daemons() -> [cairn_daemon::program::Program; 3] {
+    [cairn_master::cli::program(), cairn_storage::cli::program(), cairn_client::cli::program()]
+}
+
+#[test]
+fn the_page_about_configuration_is_what_the_programs_say() {
+    check_page("configuration.md", &cairn_daemon::configuration_page::render(&daemons()));
+}
+
+#[test]
+fn every_setting_of_a_daemon_has_a_variable() {
+    for program in daemons() {
+        for arg in program.settings() {
+            let variable = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+            assert!(variable.starts_with("CAIRN_"), "{}: {arg}", program.command().get_name());
+        }
+    }
+}

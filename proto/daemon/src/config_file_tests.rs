@@ -1,3 +1,5 @@
+//! Tests of [`super`]: every error, every precedence, and what is printed.
+
 use std::{ffi::OsString, fs};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
