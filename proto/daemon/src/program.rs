@@ -129,7 +129,7 @@ impl Program {
     /// # Errors
     /// Why there is nothing to do, or how to do it is unclear.
     pub fn read(&self, arguments: &[OsString]) -> Read {
-        let matches = self.relaxed().try_get_matches_from(arguments)?;
+        let matches = self.loosely(arguments)?;
         let Some((verb, daemon)) = matches.subcommand() else { return Ok(matches) };
         if verb != self.verb {
             return Ok(matches);
@@ -159,8 +159,15 @@ impl Program {
     /// # Errors
     /// When the command line makes no sense.
     pub fn glimpse(&self, arguments: &[OsString]) -> Result<Option<ArgMatches>, Stop> {
-        let mut matches = self.relaxed().try_get_matches_from(arguments)?;
+        let mut matches = self.loosely(arguments)?;
         Ok(matches.remove_subcommand().filter(|(verb, _)| verb == self.verb).map(|(_, m)| m))
+    }
+
+    /// Parses with nothing required of the daemon. Help and complaints are of the real command line.
+    fn loosely(&self, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
+        self.relaxed().try_get_matches_from(arguments).map_err(|error| {
+            self.command.clone().try_get_matches_from(arguments).err().unwrap_or(error)
+        })
     }
 
     fn daemon(&self) -> &Command {
