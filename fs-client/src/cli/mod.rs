@@ -20,6 +20,7 @@ mod interrupt;
 pub mod list;
 mod local_path;
 pub mod mkdir;
+pub mod monitor;
 pub mod mount;
 pub mod progress;
 mod reference_sort;
@@ -73,6 +74,7 @@ enum Verb {
     Rm(rm::Rm),
     Status(status::Status),
     Analyze(analyze::Analyze),
+    Monitor(monitor::Monitor),
     Info(info::Info),
     Df(df::Df),
     Du(du::Du),
@@ -109,6 +111,7 @@ impl Cli {
             Verb::Rm(verb) => finish(verb.run(&connection)),
             Verb::Status(verb) => finish(verb.run(&connection)),
             Verb::Analyze(verb) => finish(verb.run(&connection)),
+            Verb::Monitor(verb) => finish(verb.run(&connection)),
             Verb::Info(verb) => finish(verb.run(&connection)),
             Verb::Df(verb) => finish(verb.run(&connection)),
             Verb::Du(verb) => finish(verb.run(&connection)),

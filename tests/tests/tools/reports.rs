@@ -231,19 +231,22 @@ fn df_says_what_the_mount_says() {
         let cluster = Cluster::new();
         build(&cluster);
         let mount = cluster.mount();
-        let found = report(&cluster, &["df"]);
+        // The master knows what the nodes reported last, and adds it up for mounts now and then.
+        let agree = || {
+            let found = report(&cluster, &["df"]);
+            let stat = rustix::fs::statvfs(mount.path()).unwrap();
+            let close = |field: &str, blocks: u64| {
+                let (here, there) = (found[field].as_u64().unwrap(), blocks * stat.f_frsize);
+                here.abs_diff(there) <= there / 20
+            };
+            found["store"]["chunk_bytes"] == 2 * DISTINCT
+                && close("usable_capacity_bytes", stat.f_blocks)
+                && close("usable_free_bytes", stat.f_bfree)
+        };
+        let found = || report(&cluster, &["df"]);
+        assert!(wait_for(Duration::from_secs(20), agree), "{}", found());
+        let found = found();
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2);
-        // The master knows what the nodes reported last: that is up to a second old.
-        let known = wait_for(Duration::from_secs(20), || {
-            report(&cluster, &["df"])["store"]["chunk_bytes"] == 2 * DISTINCT
-        });
-        assert!(known, "{}", report(&cluster, &["df"]));
-        let stat = rustix::fs::statvfs(mount.path()).unwrap();
-        let close = |a: u64, b: u64| a.abs_diff(b) <= a.max(b) / 20;
-        let capacity = found["usable_capacity_bytes"].as_u64().unwrap();
-        assert!(close(capacity, stat.f_blocks * stat.f_frsize), "{found}");
-        let free = found["usable_free_bytes"].as_u64().unwrap();
-        assert!(close(free, stat.f_bfree * stat.f_frsize), "{found}");
         let inodes = found["inodes"].as_u64().unwrap();
         assert_eq!(inodes, 5 + 3 + 1, "{found}");
         let shown = cluster.cairn(60, &["df", "-n"]);
