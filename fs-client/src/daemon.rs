@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use cairn_daemon::io_error::plain;
 use cairn_daemon::{
     metrics::{
         Page,
@@ -50,7 +51,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The kernel refuses to mount.
-    #[error("cannot mount at {at}: {why}{remedy}")]
+    #[error("cannot mount at {at}: {}{remedy}", plain(.why))]
     Mount {
         /// Where.
         at: String,
@@ -159,9 +160,9 @@ async fn unmount(vfs: &Vfs, mounted: &mut Mounted, at: &str) -> io::Result<()> {
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::ENOENT) => "; is FUSE there? Load it with: modprobe fuse",
+        Some(libc::ENOENT) => ": is FUSE there? Load it with: modprobe fuse",
         Some(libc::EACCES | libc::EPERM) => {
-            "; to mount as an ordinary user, install fuse3 (fusermount3) and see that /dev/fuse may be opened"
+            ": to mount as an ordinary user, take a directory of your own, install fuse3 (fusermount3), and see that /dev/fuse may be opened"
         }
         _ => "",
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_daemon::{log, metrics::page, notify, program::Program, size::Size};
+use cairn_daemon::{io_error::explain, log, metrics::page, notify, program::Program, size::Size};
 use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -215,8 +215,10 @@ fn resolve(listen: &str) -> Result<SocketAddr, String> {
 
 fn read_token(path: &Path) -> Result<Token, String> {
     let text = fs::read_to_string(path)
-        .map_err(|e| format!("cannot read the token file {}: {e}", path.display()))?;
-    Token::parse(&text).map_err(|e| format!("the token file {}: {e}", path.display()))
+        .map_err(|e| format!("cannot read the token file {}: {}", path.display(), explain(&e)))?;
+    Token::parse(&text).map_err(|e| {
+        format!("cannot use the token file {}: {e}: make a longer one", path.display())
+    })
 }
 
 #[cfg(test)]

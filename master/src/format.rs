@@ -104,7 +104,7 @@ pub enum FormatError {
     #[error("{0}")]
     Setting(String),
     /// The system said no.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {}", cairn_daemon::io_error::explain(.source))]
     Io {
         /// The verb.
         what: &'static str,

@@ -12,9 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_daemon::metrics::{
-    Page,
-    page::{Bound, PageError, Site},
+use cairn_daemon::{
+    io_error::explain,
+    metrics::{
+        Page,
+        page::{Bound, PageError, Site},
+    },
 };
 use cairn_proto::{
     ClusterMap,
@@ -77,8 +80,8 @@ pub enum StartError {
     )]
     PortInUse(SocketAddr),
     /// The address.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, #[source] io::Error),
+    #[error("cannot listen on {0}: {1} (--listen)")]
+    Listen(SocketAddr, String),
     /// There is no page for metrics.
     #[error(transparent)]
     Metrics(#[from] PageError),
@@ -169,9 +172,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let listener = TcpListener::bind(config.listen).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => StartError::PortInUse(config.listen),
-        _ => StartError::Listen(config.listen, error),
+        _ => StartError::Listen(config.listen, explain(&error)),
     })?;
-    let address = listener.local_addr().map_err(|e| StartError::Listen(config.listen, e))?;
+    let address = listener.local_addr();
+    let address = address.map_err(|e| StartError::Listen(config.listen, explain(&e)))?;
     let page = Bound::to(config.metrics_listen).await?;
     if !address.ip().is_loopback() && config.token.is_none() {
         tracing::warn!(%address, "everybody who reaches this address can read and change all files: give --token-file");

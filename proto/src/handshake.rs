@@ -101,10 +101,15 @@ impl Doorkeeper {
         let text = |key| headers.get(key).map(|v| v.to_str().unwrap_or_default());
         if let Some(token) = &self.token {
             let given = text(TOKEN_KEY).and_then(|v| v.strip_prefix("Bearer "));
-            if !given.is_some_and(|g| token.matches(g)) {
-                return Err(Status::unauthenticated(
-                    "this file system wants a token: give the same --token-file as the servers",
-                ));
+            let wrong = match given {
+                None => "this file system wants a token",
+                Some(given) if token.matches(given) => "",
+                Some(_) => "this file system has another token",
+            };
+            if !wrong.is_empty() {
+                return Err(Status::unauthenticated(format!(
+                    "{wrong}: give a copy of the servers' file with --token-file"
+                )));
             }
         }
         if let Some(version) = text(VERSION_KEY)

@@ -1,4 +1,7 @@
-//! The only map between our errors and gRPC: status codes, with an [`pb::ErrorDetail`] in the details.
+//! The only map between our errors and gRPC: status codes, with an [`pb::ErrorDetail`] in the details;
+//! and what people are shown of a status.
+
+use std::error::Error;
 
 use prost::Message;
 use tonic::{Code, Status};
@@ -154,6 +157,28 @@ pub fn to_chunk(status: &Status) -> ChunkError {
         | Code::Unavailable
         | Code::Aborted => ChunkError::Unreachable,
     }
+}
+
+/// What a person should read of `status`: its message, and below it what the system said.
+pub fn sentence(status: &Status) -> String {
+    let cause = status.source().map(innermost);
+    match (status.message(), cause) {
+        ("", None) => status.code().description().to_owned(),
+        ("", Some(cause)) => cause,
+        (message, Some(cause)) if !message.contains(&cause) => format!("{message}: {cause}"),
+        (message, _) => message.to_owned(),
+    }
+}
+
+/// The last error of the chain: "Connection refused" rather than "transport error".
+pub fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let text = last.to_string();
+    // The system's number says nothing that its words do not.
+    text.find(" (os error ").map_or(text.clone(), |end| text[..end].to_owned())
 }
 
 #[cfg(test)]

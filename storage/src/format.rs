@@ -146,7 +146,7 @@ pub enum FormatError {
     #[error("{0}")]
     Setting(String),
     /// The file system said so.
-    #[error("{}: {error}", .path.display())]
+    #[error("cannot use {}: {}", .path.display(), cairn_daemon::io_error::explain(.error))]
     Io {
         /// Of what.
         path: PathBuf,

@@ -17,6 +17,7 @@ use cairn_proto::{
     handshake::{self, Greeting, Token},
     limits::MESSAGE_MAX,
     pb::{self, master_service_client::MasterServiceClient},
+    status::{innermost, sentence},
     transport,
 };
 use tokio::{
@@ -76,7 +77,11 @@ impl From<Status> for Lost {
             Code::FailedPrecondition | Code::Unauthenticated | Code::PermissionDenied => {
                 Self::Refused(status.message().to_owned())
             }
-            _ => Self::Away(format!("{} ({:?})", status.message(), status.code())),
+            Code::Unimplemented => Self::Refused(
+                "it is no master; is it a storage node? Check the address given with --master"
+                    .to_owned(),
+            ),
+            _ => Self::Away(sentence(&status)),
         }
     }
 }
@@ -108,7 +113,7 @@ impl Heartbeat {
                 }
                 Lost::Away(why) => {
                     complained = true;
-                    tracing::warn!(master = %self.master, "the master is away: {why}; trying on");
+                    tracing::warn!(master = %self.master, "the master does not answer ({why}): start it, or correct --master; trying on");
                     backoff
                 }
             };
@@ -168,11 +173,10 @@ impl Heartbeat {
     async fn connect(
         &self,
     ) -> Result<(mpsc::Sender<pb::NodeReport>, Streaming<pb::NodeOrders>), Lost> {
-        let away = |e: &dyn std::fmt::Display| Lost::Away(e.to_string());
+        let away = |e: tonic::transport::Error| Lost::Away(innermost(&e));
         let late = |_| Lost::Away("no answer in time".into());
-        let endpoint = transport::endpoint(&self.master, CONNECT).map_err(|e| away(&e))?;
-        let channel =
-            timeout(CONNECT, endpoint.connect()).await.map_err(late)?.map_err(|e| away(&e))?;
+        let endpoint = transport::endpoint(&self.master, CONNECT).map_err(away)?;
+        let channel = timeout(CONNECT, endpoint.connect()).await.map_err(late)?.map_err(away)?;
         let greeting = Greeting::new(Some(self.identity.fs), self.token.as_ref());
         let mut client = MasterServiceClient::with_interceptor(channel, greeting)
             .max_decoding_message_size(MESSAGE_MAX)

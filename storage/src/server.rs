@@ -12,9 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_daemon::metrics::{
-    Page,
-    page::{Bound, PageError, Site},
+use cairn_daemon::{
+    io_error::explain,
+    metrics::{
+        Page,
+        page::{Bound, PageError, Site},
+    },
 };
 use cairn_proto::{
     Malformed, NodeId,
@@ -60,7 +63,7 @@ pub enum StartError {
         error: RecoveryError,
     },
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {error}. Choose another --listen, or stop what uses it")]
+    #[error("cannot listen on {address}: {error} (--listen)")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -68,7 +71,7 @@ pub enum StartError {
         error: String,
     },
     /// The token file cannot be used.
-    #[error("token file {}: {why}", .path.display())]
+    #[error("cannot use the token file {}: {why}", .path.display())]
     Token {
         /// The file.
         path: PathBuf,
@@ -107,7 +110,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let dirs = DataDir::open_all(&config.data)?;
     let identity = Arc::new(identity(&config, &dirs[0]));
     let incoming = TcpIncoming::bind(config.listen)
-        .map_err(|e| StartError::Bind { address: config.listen, error: e.to_string() })?
+        .map_err(|e| StartError::Bind { address: config.listen, error: explain(&e) })?
         .with_nodelay(Some(true));
     let address = incoming
         .local_addr()
@@ -192,8 +195,9 @@ impl Running {
 
 fn read_token(path: &PathBuf) -> Result<Token, StartError> {
     let refuse = |why: String| StartError::Token { path: path.clone(), why };
-    let text = fs::read_to_string(path).map_err(|e: io::Error| refuse(e.to_string()))?;
-    Token::parse(&text).map_err(|e: Malformed| refuse(e.to_string()))
+    let text = fs::read_to_string(path).map_err(|e: io::Error| refuse(explain(&e)))?;
+    let unfit = |e: Malformed| refuse(format!("{e}: copy the file that the master uses"));
+    Token::parse(&text).map_err(unfit)
 }
 
 fn identity(config: &Config, first: &DataDir) -> Identity {

@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io::Write};
 
+use cairn_proto::{FileKind, FsError};
 use clap::Args;
 
 use super::{
@@ -51,6 +52,19 @@ pub(super) async fn copy_out(
     let attr = store.resolve(path).await?;
     let vfs: &Vfs = &store.vfs;
     let at = |e| Failure::at(path, e);
+    match attr.kind() {
+        FileKind::Regular => {}
+        FileKind::Directory => return Err(at(FsError::IsDirectory)),
+        FileKind::Symlink
+        | FileKind::Fifo
+        | FileKind::Socket
+        | FileKind::CharDevice
+        | FileKind::BlockDevice => {
+            return Err(Failure::new(format!(
+                "{path} is no regular file: it has no bytes to read"
+            )));
+        }
+    }
     let mode = OpenMode { read: true, ..OpenMode::default() };
     let opened = vfs.open(store.caller, attr.ino, mode).await.map_err(at)?;
     progress.begin(&path.to_string(), Some(opened.attr.size));

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use cairn_daemon::io_error::explain;
 use cairn_proto::handshake::Token;
 use clap::Args;
 
@@ -47,10 +48,12 @@ impl Connection {
     fn token(&self) -> Result<Option<Token>, Failure> {
         let Some(path) = &self.token_file else { return Ok(None) };
         let text = std::fs::read_to_string(path).map_err(|e| {
-            Failure::new(format!("cannot read the token file {}: {e}", path.display()))
+            Failure::new(format!("cannot read the token file {}: {}", path.display(), explain(&e)))
         })?;
-        Token::parse(&text)
-            .map(Some)
-            .map_err(|e| Failure::new(format!("the token file {} is no good: {e}", path.display())))
+        Token::parse(&text).map(Some).map_err(|e| {
+            let path = path.display();
+            let copy = "copy the file that the servers use";
+            Failure::new(format!("cannot use the token file {path}: {e}: {copy}"))
+        })
     }
 }

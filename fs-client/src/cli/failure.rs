@@ -64,6 +64,7 @@ const fn remedy(error: FsError) -> &'static str {
         }
         FsError::Io => ": cairn status shows who is down, cairn verify what is damaged",
         FsError::Stale => ": the same command again will do",
+        FsError::InvalidArgument => ": .. and zero bytes cannot be in a name",
         FsError::Protocol => ": use the same release on all machines",
         FsError::NotFound
         | FsError::Exists
@@ -72,7 +73,6 @@ const fn remedy(error: FsError) -> &'static str {
         | FsError::NotEmpty
         | FsError::AccessDenied
         | FsError::NotPermitted
-        | FsError::InvalidArgument
         | FsError::NameTooLong
         | FsError::TooBig
         | FsError::QuotaExceeded

@@ -12,6 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use cairn_daemon::io_error::{explain, plain};
 use cairn_daemon::{log, metrics::page, notify, size::Size};
 use clap::Args;
 
@@ -193,8 +194,9 @@ impl Mount {
 
     fn start_log(&self) -> Result<(), Failure> {
         match &self.log_file {
-            Some(path) => log::to_file(path)
-                .map_err(|e| Failure::new(format!("cannot write the log {}: {e}", path.display()))),
+            Some(path) => log::to_file(path).map_err(|e| {
+                Failure::new(format!("cannot write the log {}: {}", path.display(), explain(&e)))
+            }),
             None => {
                 log::to_stderr();
                 Ok(())
@@ -209,8 +211,9 @@ struct PidFile(PathBuf);
 impl PidFile {
     fn new(path: &Path) -> Result<Self, Failure> {
         let path = std::path::absolute(path).map_err(|e| Failure::new(e.to_string()))?;
-        File::create(&path)
-            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+        File::create(&path).map_err(|e| {
+            Failure::new(format!("cannot write {}: {}", path.display(), explain(&e)))
+        })?;
         Ok(Self(path))
     }
 
@@ -232,7 +235,7 @@ impl Drop for PidFile {
 fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
     let shown = dir.display();
     let full = full_path(dir).map_err(|e| {
-        Failure::new(format!("{shown}: {e}; make the directory first: mkdir -p {shown}"))
+        Failure::new(format!("{shown}: {}: make the directory first: mkdir -p {shown}", plain(&e)))
     })?;
     if let Some(mount) = mount_table::find(&full) {
         if liveness::is_dead(&full) {
@@ -246,12 +249,13 @@ fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
         }
     }
     let metadata = fs::metadata(&full).map_err(|e| {
-        Failure::new(format!("{shown}: {e}; make the directory first: mkdir -p {shown}"))
+        Failure::new(format!("{shown}: {}: make the directory first: mkdir -p {shown}", plain(&e)))
     })?;
     if !metadata.is_dir() {
-        return Err(Failure::new(format!("{shown} is no directory")));
+        return Err(Failure::new(format!("{shown} is no directory: mount on an empty one")));
     }
-    let mut entries = fs::read_dir(&full).map_err(|e| Failure::new(format!("{shown}: {e}")))?;
+    let mut entries =
+        fs::read_dir(&full).map_err(|e| Failure::new(format!("{shown}: {}", explain(&e))))?;
     if !nonempty && entries.next().is_some() {
         return Err(Failure::new(format!(
             "{shown} is not empty: take an empty directory, or hide what is in it with --nonempty"
@@ -283,7 +287,7 @@ fn check_device() -> Result<(), Failure> {
     match fs::metadata("/dev/fuse") {
         Ok(device) if device.file_type().is_char_device() => Ok(()),
         Ok(_) => Err(Failure::new(format!("/dev/fuse is no device: {remedy}"))),
-        Err(e) => Err(Failure::new(format!("/dev/fuse: {e}: {remedy}"))),
+        Err(e) => Err(Failure::new(format!("/dev/fuse: {}: {remedy}", plain(&e)))),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use cairn_daemon::io_error::explain;
 use clap::Args;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -41,7 +42,8 @@ impl Umount {
     /// When nothing is mounted there, or it is in use.
     pub fn run(self) -> Result<bool, Failure> {
         let shown = self.dir.display();
-        let full = full_path(&self.dir).map_err(|e| Failure::new(format!("{shown}: {e}")))?;
+        let full =
+            full_path(&self.dir).map_err(|e| Failure::new(format!("{shown}: {}", explain(&e))))?;
         match mount_table::find(&full) {
             Some(mount) if mount.is_cairn() => {}
             Some(mount) => {

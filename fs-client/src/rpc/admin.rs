@@ -26,7 +26,11 @@ pub struct CallError {
 
 impl CallError {
     fn new(peer: &str, status: &Status) -> Self {
-        Self { peer: peer.to_owned(), why: connect::sentence(status), code: status.code() }
+        Self {
+            peer: peer.to_owned(),
+            why: cairn_proto::status::sentence(status),
+            code: status.code(),
+        }
     }
 }
 

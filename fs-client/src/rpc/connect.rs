@@ -1,6 +1,6 @@
 //! Setting up channels and greeting the peer. Everything that can go wrong here has a sentence.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use cairn_proto::{
     handshake::{FEATURES, Greeting, VERSION},
@@ -9,6 +9,7 @@ use cairn_proto::{
         self, master_service_client::MasterServiceClient,
         storage_service_client::StorageServiceClient,
     },
+    status::{innermost, sentence},
     transport,
 };
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
@@ -92,8 +93,11 @@ pub(crate) async fn greet_master(
     let hello = match tokio::time::timeout(config.connect_timeout, client.hello(request)).await {
         Ok(Ok(hello)) => hello.into_inner(),
         // We were connected, so this is not the network's word.
-        Ok(Err(status)) if status.code() == Code::Unavailable && status.source().is_some() => {
-            return Err(not_cairn("it ended the connection instead of answering".to_owned()));
+        Ok(Err(status)) if std::error::Error::source(&status).is_some() => {
+            return Err(not_cairn("it breaks the connection off instead of answering".to_owned()));
+        }
+        Ok(Err(status)) if status.code() == Code::Unimplemented => {
+            return Err(not_cairn("it does not know a master's calls; is it a node?".to_owned()));
         }
         Ok(Err(status)) => return Err(refusal(config, &status)),
         Err(_) => {
@@ -160,20 +164,9 @@ pub(crate) fn refusal(config: &ClientConfig, status: &Status) -> ConnectError {
     }
 }
 
-/// What a person should read of `status`: its message, and below it what the system said.
-pub(crate) fn sentence(status: &Status) -> String {
-    let cause = status.source().map(innermost);
-    match (status.message(), cause) {
-        ("", None) => status.code().description().to_owned(),
-        ("", Some(cause)) => cause,
-        (message, Some(cause)) if !message.contains(&cause) => format!("{message}: {cause}"),
-        (message, _) => message.to_owned(),
-    }
-}
-
 /// Whether the connection was lost rather than the call refused.
 fn broke(status: &Status) -> bool {
-    let mut cause = status.source();
+    let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         if error.is::<std::io::Error>() {
             return true;
@@ -181,13 +174,4 @@ fn broke(status: &Status) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// The last error of the chain: "Connection refused" rather than "transport error".
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

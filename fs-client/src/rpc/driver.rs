@@ -199,7 +199,7 @@ async fn read(shared: &Shared, link: &mut Link) -> String {
                     take(shared, frame);
                 }
                 Ok(None) => return "it ended the session's stream".to_owned(),
-                Err(status) => return connect::sentence(&status),
+                Err(status) => return cairn_proto::status::sentence(&status),
             },
             () = sleep_until(ping_at) => {
                 if heard.elapsed() >= SILENCE {

@@ -22,7 +22,7 @@ pub enum EngineError {
     #[error("the disk that holds the metadata is full: free space on it, nothing was lost")]
     NoSpace,
     /// The disk failed. Nothing more is written until the process starts again.
-    #[error("the metadata engine cannot go on: {0}")]
+    #[error("the metadata engine cannot go on: {}", cairn_daemon::io_error::explain(.0))]
     Io(#[source] io::Error),
     /// Somebody with a newer epoch writes here.
     #[error("a newer master (epoch {newest}) has taken over, this one (epoch {own}) must stop")]

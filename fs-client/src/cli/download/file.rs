@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use cairn_daemon::io_error::explain;
 use cairn_proto::{Attr, FileKind, FsError};
 use tokio::task::block_in_place;
 
@@ -165,5 +166,5 @@ pub(super) fn find_left_overs(job: &Job, directory: &Path) {
 
 /// `path` cannot be made or written.
 pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("cannot write {}: {error}", path.display()))
+    Failure::new(format!("cannot write {}: {}", path.display(), explain(error)))
 }

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cairn_daemon::io_error::explain;
+
 use crate::cli::{failure::Failure, store::StorePath};
 
 /// One thing to copy.
@@ -117,5 +119,5 @@ impl Iterator for LocalWalk {
 
 /// `path` cannot be opened or read.
 pub(super) fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot read {}: {error}", path.display()))
+    Failure::new(format!("cannot read {}: {}", path.display(), explain(error)))
 }
