@@ -45,12 +45,23 @@ pub(super) fn locate(
     Ok((connection, located))
 }
 
+/// The mount that `path` is in, or that is there.
+pub(super) fn mount_of(path: &Path) -> Option<Mount> {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    covering(&mount_table::all(), &normal(&here.join(path))).cloned()
+}
+
+/// The mount that shows `absolute`.
+fn covering<'a>(mounts: &'a [Mount], absolute: &Path) -> Option<&'a Mount> {
+    let covering = mounts.iter().filter(|mount| absolute.starts_with(&mount.at));
+    // The longest is the innermost; of several at one place the last is on top.
+    covering.max_by_key(|mount| mount.at.as_os_str().len())
+}
+
 /// The master and the path in its store, when `path` leads into a mount of Cairn.
 fn within_mount(mounts: &[Mount], here: &Path, path: &OsStr) -> Option<(String, StorePath)> {
     let absolute = normal(&here.join(path));
-    let covering = mounts.iter().filter(|mount| absolute.starts_with(&mount.at));
-    // The longest is the innermost; of several at one place the last is on top.
-    let mount = covering.max_by_key(|mount| mount.at.as_os_str().len())?;
+    let mount = covering(mounts, &absolute)?;
     if !mount.is_cairn() {
         return None;
     }

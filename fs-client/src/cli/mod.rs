@@ -22,6 +22,7 @@ mod local_path;
 pub mod mkdir;
 pub mod monitor;
 pub mod mount;
+pub mod profile;
 pub mod progress;
 mod reference_sort;
 pub mod rm;
@@ -76,6 +77,7 @@ enum Verb {
     Analyze(analyze::Analyze),
     Monitor(monitor::Monitor),
     Info(info::Info),
+    Profile(profile::Profile),
     Df(df::Df),
     Du(du::Du),
     Verify(verify::Verify),
@@ -113,6 +115,7 @@ impl Cli {
             Verb::Analyze(verb) => finish(verb.run(&connection)),
             Verb::Monitor(verb) => finish(verb.run(&connection)),
             Verb::Info(verb) => finish(verb.run(&connection)),
+            Verb::Profile(verb) => verb.run(),
             Verb::Df(verb) => finish(verb.run(&connection)),
             Verb::Du(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
