@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod mount;
 pub mod powercut;
 pub mod rng;
+pub mod scrape;
 pub mod spawner;
 pub mod tree_compare;
 pub mod tree_random;

@@ -102,7 +102,8 @@ impl Activity {
     /// moment: not for the path of an operation.
     pub fn report(&self, connected: bool, seconds: u64) -> Report {
         self.learn_names();
-        let span = seconds.clamp(1, SECONDS);
+        // The second that has just begun is one more.
+        let span = seconds.clamp(1, SECONDS - 1) + 1;
         let flying: Vec<Flying> = self.lock().flying.values().copied().collect();
         Report {
             age: self.age().as_secs_f64(),

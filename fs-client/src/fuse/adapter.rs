@@ -27,7 +27,7 @@ use super::{
     tasks::{Adapter, ino},
 };
 use crate::{
-    activity::Operation,
+    activity::Operation as Op,
     vfs::{AttrChange, Fh, OpenMode, SeekTo},
 };
 
@@ -39,18 +39,11 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.named(
-            Operation::Lookup,
-            req,
-            parent,
-            name,
-            reply,
-            async |vfs, caller, parent, name| {
-                let attr = vfs.lookup(caller, parent, &name).await?;
-                Self::remember(&vfs, &attr, false);
-                Ok(attr)
-            },
-        );
+        self.named(Op::Lookup, req, parent, name, reply, async |vfs, caller, parent, name| {
+            let attr = vfs.lookup(caller, parent, &name).await?;
+            Self::remember(&vfs, &attr, false);
+            Ok(attr)
+        });
     }
 
     fn forget(&self, req: &Request, number: INodeNo, count: u64) {
@@ -60,7 +53,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.task(Operation::Getattr, req, reply, async move |vfs, caller| {
+        self.task(Op::Getattr, req, reply, async move |vfs, caller| {
             let attr = vfs.getattr(caller, ino(number)?).await?;
             vfs.inodes().told(attr.ino, attr.data_version);
             Ok(attr)
@@ -87,7 +80,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = AttrChange { mode, uid, gid, size, atime, mtime, kill_suid_sgid: false };
-        self.long_task(Operation::Setattr, req, reply, async move |vfs, caller| {
+        self.long_task(Op::Setattr, req, reply, async move |vfs, caller| {
             let attr = vfs.setattr(caller, ino(number)?, change).await?;
             vfs.inodes().told(attr.ino, attr.data_version);
             Ok(attr)
@@ -95,7 +88,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
-        self.task(Operation::Readlink, req, reply, async move |vfs, caller| {
+        self.task(Op::Readlink, req, reply, async move |vfs, caller| {
             vfs.readlink(caller, ino(number)?).await
         });
     }
@@ -110,18 +103,11 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.named(
-            Operation::Mknod,
-            req,
-            parent,
-            name,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
-                Self::remember(&vfs, &attr, true);
-                Ok(attr)
-            },
-        );
+        self.named(Op::Mknod, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
+            Self::remember(&vfs, &attr, true);
+            Ok(attr)
+        });
     }
 
     fn mkdir(
@@ -133,40 +119,23 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.named(
-            Operation::Mkdir,
-            req,
-            parent,
-            name,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let attr = vfs.mkdir(caller, parent, &name, mode).await?;
-                Self::remember(&vfs, &attr, true);
-                Ok(attr)
-            },
-        );
+        self.named(Op::Mkdir, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let attr = vfs.mkdir(caller, parent, &name, mode).await?;
+            Self::remember(&vfs, &attr, true);
+            Ok(attr)
+        });
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(
-            Operation::Unlink,
-            req,
-            parent,
-            name,
-            reply,
-            async |vfs, caller, parent, name| vfs.unlink(caller, parent, &name).await,
-        );
+        self.named(Op::Unlink, req, parent, name, reply, async |vfs, caller, parent, name| {
+            vfs.unlink(caller, parent, &name).await
+        });
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(
-            Operation::Rmdir,
-            req,
-            parent,
-            name,
-            reply,
-            async |vfs, caller, parent, name| vfs.rmdir(caller, parent, &name).await,
-        );
+        self.named(Op::Rmdir, req, parent, name, reply, async |vfs, caller, parent, name| {
+            vfs.rmdir(caller, parent, &name).await
+        });
     }
 
     fn symlink(
@@ -179,7 +148,7 @@ impl Filesystem for Adapter {
     ) {
         let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
         self.named(
-            Operation::Symlink,
+            Op::Symlink,
             req,
             parent,
             link_name,
@@ -203,17 +172,10 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let new_name = FileName::try_from(newname.as_bytes());
-        self.named(
-            Operation::Rename,
-            req,
-            parent,
-            name,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let (new_parent, new_name) = (ino(newparent)?, new_name?);
-                vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
-            },
-        );
+        self.named(Op::Rename, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let (new_parent, new_name) = (ino(newparent)?, new_name?);
+            vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
+        });
     }
 
     fn link(
@@ -225,7 +187,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.named(
-            Operation::Link,
+            Op::Link,
             req,
             newparent,
             newname,
@@ -240,7 +202,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
-        self.long_task(Operation::Open, req, reply, async move |vfs, caller| {
+        self.long_task(Op::Open, req, reply, async move |vfs, caller| {
             let opened = vfs.open(caller, ino(number)?, mode).await?;
             notices.opened(&vfs, &opened).await;
             Ok((opened.fh, open_flags(mode, &opened)))
@@ -258,18 +220,11 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (how, exclusive) = (OpenMode::from_flags(flags), flags & libc::O_EXCL != 0);
-        self.named(
-            Operation::Create,
-            req,
-            parent,
-            name,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
-                Self::remember(&vfs, &made.opened.attr, made.created);
-                Ok((made, open_flags(how, &made.opened)))
-            },
-        );
+        self.named(Op::Create, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
+            Self::remember(&vfs, &made.opened.attr, made.created);
+            Ok((made, open_flags(how, &made.opened)))
+        });
     }
 
     fn read(
@@ -287,10 +242,10 @@ impl Filesystem for Adapter {
         let since = Instant::now();
         let _runtime = self.runtime.enter();
         match self.vfs.read_now(fh, offset, len) {
-            Some(result) => self.now(Operation::Read, req, since, reply, result),
-            None => self.task(Operation::Read, req, reply, async move |vfs, _| {
-                vfs.read(fh, offset, len).await
-            }),
+            Some(result) => self.now(Op::Read, req, since, reply, result),
+            None => {
+                self.task(Op::Read, req, reply, async move |vfs, _| vfs.read(fh, offset, len).await)
+            }
         }
     }
 
@@ -310,10 +265,10 @@ impl Filesystem for Adapter {
         let since = Instant::now();
         let _runtime = self.runtime.enter();
         if let Some(result) = self.vfs.write_now(fh, offset, data, kill) {
-            return self.now(Operation::Write, req, since, reply, result);
+            return self.now(Op::Write, req, since, reply, result);
         }
         let data = Bytes::copy_from_slice(data);
-        self.long_task(Operation::Write, req, reply, async move |vfs, _| {
+        self.long_task(Op::Write, req, reply, async move |vfs, _| {
             vfs.write_as(fh, offset, &data, kill).await
         });
     }
@@ -326,9 +281,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.closing_task(Operation::Flush, req, reply, async move |vfs, _| {
-            vfs.flush(Fh(fh.0)).await
-        });
+        self.closing_task(Op::Flush, req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
     }
 
     fn release(
@@ -341,9 +294,7 @@ impl Filesystem for Adapter {
         flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Operation::Release, req, reply, async move |vfs, _| {
-            vfs.release(Fh(fh.0)).await
-        });
+        self.long_task(Op::Release, req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
     }
 
     fn fsync(
@@ -354,11 +305,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Operation::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
+        self.long_task(Op::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.task(Operation::Opendir, req, reply, async move |vfs, _| {
+        self.task(Op::Opendir, req, reply, async move |vfs, _| {
             Ok((vfs.opendir(ino(number)?).await?, FopenFlags::empty()))
         });
     }
@@ -371,7 +322,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.task(Operation::Readdir, req, reply, async move |vfs, caller| {
+        self.task(Op::Readdir, req, reply, async move |vfs, caller| {
             vfs.readdir(caller, Fh(fh.0), offset, false).await
         });
     }
@@ -385,7 +336,7 @@ impl Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let reply = PlusAnswer { reply, vfs: Arc::clone(&self.vfs) };
-        self.task(Operation::Readdir, req, reply, async move |vfs, caller| {
+        self.task(Op::Readdir, req, reply, async move |vfs, caller| {
             vfs.readdir(caller, Fh(fh.0), offset, true).await
         });
     }
@@ -399,7 +350,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let result = self.vfs.releasedir(Fh(fh.0));
-        self.now(Operation::Releasedir, req, Instant::now(), reply, result);
+        self.now(Op::Releasedir, req, Instant::now(), reply, result);
     }
 
     fn fsyncdir(
@@ -410,11 +361,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.task(Operation::Fsyncdir, req, reply, async move |vfs, _| vfs.fsyncdir().await);
+        self.task(Op::Fsyncdir, req, reply, async move |vfs, _| vfs.fsyncdir().await);
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.task(Operation::Statfs, req, reply, async move |vfs, caller| vfs.statfs(caller).await);
+        self.task(Op::Statfs, req, reply, async move |vfs, caller| vfs.statfs(caller).await);
     }
 
     fn setxattr(
@@ -429,7 +380,7 @@ impl Filesystem for Adapter {
     ) {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let (value, flags) = (Bytes::copy_from_slice(value), flags.cast_unsigned());
-        self.task(Operation::Setxattr, req, reply, async move |vfs, caller| {
+        self.task(Op::Setxattr, req, reply, async move |vfs, caller| {
             vfs.setxattr(caller, ino(number)?, &name, value, flags).await
         });
     }
@@ -438,33 +389,28 @@ impl Filesystem for Adapter {
         let reply = XattrAnswer { reply, size };
         if ino(number).is_ok_and(|ino| self.vfs.xattr_absent(ino, name.as_bytes())) {
             let none = Err(FsError::NoAttribute);
-            return self.now(Operation::Getxattr, req, Instant::now(), reply, none);
+            return self.now(Op::Getxattr, req, Instant::now(), reply, none);
         }
         let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(Operation::Getxattr, req, reply, async move |vfs, caller| {
+        self.task(Op::Getxattr, req, reply, async move |vfs, caller| {
             vfs.getxattr(caller, ino(number)?, &name).await
         });
     }
 
     fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        self.task(
-            Operation::Listxattr,
-            req,
-            XattrAnswer { reply, size },
-            async move |vfs, caller| {
-                let mut list = BytesMut::new();
-                for name in vfs.listxattr(caller, ino(number)?).await? {
-                    list.put(name);
-                    list.put_u8(0);
-                }
-                Ok(list.freeze())
-            },
-        );
+        self.task(Op::Listxattr, req, XattrAnswer { reply, size }, async move |vfs, caller| {
+            let mut list = BytesMut::new();
+            for name in vfs.listxattr(caller, ino(number)?).await? {
+                list.put(name);
+                list.put_u8(0);
+            }
+            Ok(list.freeze())
+        });
     }
 
     fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(Operation::Removexattr, req, reply, async move |vfs, caller| {
+        self.task(Op::Removexattr, req, reply, async move |vfs, caller| {
             vfs.removexattr(caller, ino(number)?, &name).await
         });
     }
@@ -498,7 +444,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Operation::Fallocate, req, reply, async move |vfs, _| {
+        self.long_task(Op::Fallocate, req, reply, async move |vfs, _| {
             vfs.fallocate(Fh(fh.0), offset, length, space_change(mode)?).await
         });
     }
@@ -517,7 +463,7 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => SeekTo::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.long_task(Operation::Lseek, req, reply, async move |vfs, _| {
+        self.long_task(Op::Lseek, req, reply, async move |vfs, _| {
             let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchDevice)?;
             vfs.lseek(Fh(fh.0), offset, to).await
         });
@@ -539,7 +485,7 @@ impl Filesystem for Adapter {
         // The answer has 32 bits; the caller comes back for the rest.
         let len = len.min(1 << 31);
         let (from, to) = (Fh(fh_in.0), Fh(fh_out.0));
-        self.long_task(Operation::CopyFileRange, req, reply, async move |vfs, _| {
+        self.long_task(Op::CopyFileRange, req, reply, async move |vfs, _| {
             let copied = vfs.copy_file_range(from, offset_in, to, offset_out, len).await?;
             usize::try_from(copied).map_err(|_| FsError::Overflow)
         });

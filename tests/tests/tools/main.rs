@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+mod metrics;
+mod profile;
 mod reports;
 mod transfer;

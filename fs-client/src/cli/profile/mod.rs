@@ -83,7 +83,7 @@ pub struct OperationProfile {
     pub mean_us: Option<u64>,
     /// Time within which 99 of 100 were done, estimated, in microseconds.
     pub p99_us: Option<u64>,
-    /// Time of the slowest in microseconds.
+    /// Time of the slowest in microseconds, of the interval rounded up to whole seconds.
     pub slowest_us: Option<u64>,
     /// Bytes moved per second.
     pub bytes_per_second: f64,
@@ -110,7 +110,7 @@ pub struct ProcessProfile {
     pub bytes_per_second: f64,
     /// Time that the operations took together, in microseconds.
     pub busy_us: u64,
-    /// The slowest operation of the interval.
+    /// The slowest operation of the interval, rounded up to whole seconds.
     pub slowest: Option<TimedOperation>,
     /// Operations under way now.
     pub in_flight: u64,
