@@ -154,3 +154,8 @@ fn every_setting_of_a_daemon_has_a_variable() {
         }
     }
 }
+
+#[test]
+fn the_page_about_json_is_what_the_verbs_print() {
+    check_page("json.md", &cairn_client::cli::schema::page());
+}

@@ -1,9 +1,16 @@
 //! `cairn fsck`: do names, inodes, link counts, lists of chunks and counters fit each other?
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{connection::Connection, failure::Failure, units};
+use super::{
+    connection::Connection,
+    failure::Failure,
+    output::{self, JSON_VERSION, Mood, painted},
+    progress::Progress,
+    units,
+};
 use crate::rpc::Admin;
 
 /// Check the master's tables against each other; changes nothing
@@ -14,14 +21,22 @@ pub struct Fsck {
     json: bool,
 }
 
-/// What `--json` prints. Fields are only ever added.
-#[derive(Default, Serialize)]
-struct Report {
+/// The master's tables against each other. `cairn fsck --json`
+#[derive(Default, Serialize, JsonSchema)]
+pub struct FsckReport {
+    /// Version of this report. Grows only when a field changes its meaning or goes away.
+    version: u32,
+    /// Nothing was found.
     ok: bool,
+    /// Inodes checked.
     inodes: u64,
+    /// Names checked.
     dentries: u64,
+    /// Segments of lists of chunks checked.
     segments: u64,
+    /// References to chunks checked.
     references: u64,
+    /// What does not fit, one sentence each.
     findings: Vec<String>,
 }
 
@@ -33,9 +48,14 @@ impl Fsck {
     pub async fn run(self, connection: &Connection) -> Result<bool, Failure> {
         let admin = Admin::connect(&connection.config("cairn fsck")?).await?;
         let mut answers = admin.fsck().await?;
-        let mut report = Report::default();
+        let status = admin.status().await?;
+        let inodes = status.files + status.directories + status.other_inodes + status.orphans;
+        let bar = Progress::counts(!self.json);
+        bar.begin("inodes", Some(inodes));
+        let mut report = FsckReport { version: JSON_VERSION, ..FsckReport::default() };
         let mut done = false;
         while let Some(progress) = answers.next().await? {
+            bar.add(progress.inodes.saturating_sub(report.inodes));
             report.inodes = progress.inodes;
             report.dentries = progress.dentries;
             report.segments = progress.segments;
@@ -43,6 +63,7 @@ impl Fsck {
             report.findings.extend(progress.findings.into_iter().map(|f| f.what));
             done |= progress.done;
         }
+        drop(bar);
         if !done {
             return Err(Failure::new(
                 "the master ended the check before it was complete: try again",
@@ -50,7 +71,7 @@ impl Fsck {
         }
         report.ok = report.findings.is_empty();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
+            output::json(&report)?;
         } else {
             report.print();
         }
@@ -58,7 +79,7 @@ impl Fsck {
     }
 }
 
-impl Report {
+impl FsckReport {
     fn print(&self) {
         for finding in &self.findings {
             println!("{finding}");
@@ -70,9 +91,9 @@ impl Report {
             units::plural(self.segments, "segment"),
             units::plural(self.references, "reference"),
             if self.ok {
-                "everything fits".to_owned()
+                painted("everything fits", Mood::Good)
             } else {
-                units::plural(self.findings.len() as u64, "finding")
+                painted(&units::plural(self.findings.len() as u64, "finding"), Mood::Bad)
             }
         );
     }

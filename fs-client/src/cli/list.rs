@@ -7,12 +7,15 @@ use std::{
 
 use cairn_proto::{Attr, FileKind, Timestamp};
 use clap::Args;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     connection::Connection,
     failure::Failure,
-    output::unwritable,
+    output::{self, JSON_VERSION, unwritable},
     progress::Progress,
+    spool::{self, Spool},
     store::{Store, StorePath},
     walk::Walk,
 };
@@ -31,6 +34,39 @@ pub struct List {
     /// List everything below, with paths
     #[arg(short, long)]
     recursive: bool,
+
+    /// Print JSON for programs instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Entries of a directory. `cairn list --json`
+#[derive(Serialize, JsonSchema)]
+pub struct ListReport {
+    /// Version of this report. Grows only when a field changes its meaning or goes away.
+    version: u32,
+    /// As they come: a directory before what is in it, with `-r`.
+    #[schemars(with = "Vec<ListEntry>")]
+    entries: Spool<ListEntry>,
+}
+
+/// One entry.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct ListEntry {
+    /// Path below the one that was asked for; bytes that are no UTF-8 are replaced.
+    path: String,
+    /// As `ls -l` shows it: `-rw-r--r--`; the first letter is the kind.
+    mode: String,
+    /// Names.
+    links: u32,
+    /// Owner.
+    uid: u32,
+    /// Group.
+    gid: u32,
+    /// Length in bytes.
+    bytes: u64,
+    /// Last change of the content, UTC: `2026-11-22 10:30:00`.
+    modified: String,
 }
 
 impl List {
@@ -38,11 +74,48 @@ impl List {
     /// When the path does not exist or the store does not answer.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn list").await?;
+        if self.json {
+            let report = self.report(&store).await?;
+            output::json(&report)?;
+            return store.close().await;
+        }
         let mut out = BufWriter::new(io::stdout().lock());
         self.print(&store, &mut out).await?;
         out.flush().map_err(unwritable)?;
         drop(out);
         store.close().await
+    }
+
+    async fn report(&self, store: &Store) -> Result<ListReport, Failure> {
+        let path = StorePath::new(&self.path);
+        let attr = store.resolve(&path).await?;
+        let mut entries = Spool::default();
+        let mut push = |name: &[u8], attr: &Attr| {
+            entries.push(ListEntry {
+                path: String::from_utf8_lossy(name).into_owned(),
+                mode: mode_text(attr),
+                links: attr.nlink,
+                uid: attr.uid,
+                gid: attr.gid,
+                bytes: attr.size,
+                modified: time_text(attr.mtime),
+            })
+        };
+        if attr.kind() == FileKind::Directory {
+            let base = if path.is_root() { 0 } else { path.as_bytes().len() + 1 };
+            let mut walk = Walk::new(path, attr.ino, self.recursive);
+            while let Some(entry) = walk.next(store).await? {
+                let attr = match entry.item.attr {
+                    Some(attr) => attr,
+                    None => store.resolve(&entry.path).await?,
+                };
+                push(&entry.path.as_bytes()[base..], &attr).map_err(spool::full)?;
+            }
+        } else {
+            push(path.name(), &attr).map_err(spool::full)?;
+        }
+        entries.finish().map_err(spool::full)?;
+        Ok(ListReport { version: JSON_VERSION, entries })
     }
 
     async fn print(&self, store: &Store, out: &mut impl Write) -> Result<(), Failure> {

@@ -26,6 +26,7 @@ pub mod profile;
 pub mod progress;
 mod reference_sort;
 pub mod rm;
+pub mod schema;
 mod spool;
 pub mod status;
 pub mod store;
@@ -82,6 +83,7 @@ enum Verb {
     Du(du::Du),
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
+    Schema(schema::Schema),
 }
 
 /// The command line, with a daemon among its verbs.
@@ -113,13 +115,14 @@ impl Cli {
             Verb::Rm(verb) => finish(verb.run(&connection)),
             Verb::Status(verb) => finish(verb.run(&connection)),
             Verb::Analyze(verb) => finish(verb.run(&connection)),
-            Verb::Monitor(verb) => finish(verb.run(&connection)),
+            Verb::Monitor(verb) => cleaning(verb.run(&connection)),
             Verb::Info(verb) => finish(verb.run(&connection)),
             Verb::Profile(verb) => verb.run(),
             Verb::Df(verb) => finish(verb.run(&connection)),
             Verb::Du(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
+            Verb::Schema(verb) => verb.run().map(|()| true),
         };
         match outcome {
             Ok(true) => ExitCode::SUCCESS,

@@ -254,3 +254,65 @@ fn df_says_what_the_mount_says() {
         mount.unmount();
     });
 }
+
+#[test]
+fn verify_names_a_node_that_is_away_once_and_counts_its_chunks() {
+    within(180, || {
+        let mut cluster = Cluster::new();
+        build(&cluster);
+        cluster.kill_node(1);
+        let ran = cluster.cairn(120, &["verify", "--json"]);
+        assert_eq!(ran.code(), Some(1), "{ran}");
+        let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((&found["ok"], &found["version"]), (&false.into(), &1.into()));
+        assert_eq!(found["findings"], serde_json::json!([]), "nothing is wrong, only unknown");
+        let nodes = found["nodes"].as_array().unwrap();
+        let [away, there] =
+            ["node2", "node1"].map(|n| nodes.iter().find(|r| r["node"] == n).unwrap());
+        assert!(away["error"].is_string(), "{away}");
+        assert_eq!((&away["unchecked"], &there["unchecked"]), (&7.into(), &0.into()));
+        let ran = cluster.cairn(120, &["verify"]);
+        assert_eq!(ran.code(), Some(1), "{ran}");
+        let lines: Vec<_> = ran.stdout.lines().filter(|line| line.contains("node2")).collect();
+        assert_eq!(lines.len(), 1, "{ran}");
+        assert!(lines[0].contains("7 chunks"), "{ran}");
+        cluster.start_node(1);
+        cluster.assert_sound();
+        let ran = cluster.cairn(60, &["fsck", "--json"]);
+        let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(
+            (&found["ok"], &found["version"], &found["references"]),
+            (&true.into(), &1.into(), &19.into())
+        );
+    });
+}
+
+#[test]
+fn every_report_has_a_schema_and_colours_come_only_when_wanted() {
+    within(120, || {
+        let cluster = Cluster::new();
+        for verb in ["status", "analyze", "monitor", "info", "df", "du", "list", "verify", "fsck"] {
+            let ran = cluster.cairn(20, &["schema", verb]);
+            assert!(ran.ok(), "{ran}");
+            let schema: Value = serde_json::from_str(&ran.stdout).unwrap();
+            assert!(schema["properties"]["version"].is_object(), "{ran}");
+        }
+        report(&cluster, &["list"]);
+        let plain = cluster.cairn(20, &["status"]);
+        let always = cluster.cairn(20, &["status", "--color", "always"]);
+        let never = cluster.cairn(20, &["status", "--color", "never"]);
+        assert!(!plain.stdout.contains('\x1b') && !never.stdout.contains('\x1b'), "{plain}");
+        assert!(always.stdout.contains('\x1b'), "{always}");
+        let escapes = |text: &str| {
+            let mut rest = text.split('\x1b');
+            let first = rest.next().unwrap_or_default().to_owned();
+            rest.fold(first, |text, part| {
+                text + part.split_once('m').map_or("", |(_, after)| after)
+            })
+        };
+        let lines = |text: &str| text.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
+        let (shown, wanted) = (lines(&escapes(&always.stdout)), lines(&plain.stdout));
+        assert_eq!(shown.len(), wanted.len(), "{always}");
+        assert_eq!(shown[0], wanted[0], "{always}");
+    });
+}

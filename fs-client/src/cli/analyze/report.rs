@@ -75,11 +75,11 @@ pub struct NodeStorage {
     pub node: String,
     /// Chunks on all its disks.
     pub chunks: u64,
-    /// Bytes of these chunks.
+    /// Bytes of its chunks.
     pub chunk_bytes: u64,
     /// Bytes of its working disks.
     pub capacity_bytes: u64,
-    /// Bytes that new chunks can take on them.
+    /// Bytes that new chunks can take on its working disks.
     pub free_bytes: u64,
     /// Its data directories.
     pub disks: Vec<DiskReport>,
@@ -94,11 +94,11 @@ pub struct Chunks {
     pub not_counted: BTreeMap<String, String>,
     /// Copies on all nodes.
     pub total: u64,
-    /// Bytes of these copies.
+    /// Bytes of all copies.
     pub total_bytes: u64,
     /// Distinct chunks that some node holds.
     pub unique: u64,
-    /// Bytes of these, each once.
+    /// Bytes of distinct chunks, each once.
     pub unique_bytes: u64,
     /// Copies divided by distinct chunks; 0 for an empty store.
     pub replication_factor: f64,
@@ -116,7 +116,7 @@ pub struct Chunks {
     /// Distinct chunks that nothing refers to: left over from what was deleted or overwritten, or written
     /// while this was counted.
     pub unreferenced: u64,
-    /// Bytes of these, each once.
+    /// Bytes of distinct chunks that nothing refers to, each once.
     pub unreferenced_bytes: u64,
 }
 

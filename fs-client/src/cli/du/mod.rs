@@ -68,11 +68,11 @@ pub struct DuRow {
     pub path: String,
     /// Regular files; a file with several names here counts once.
     pub files: u64,
-    /// Sum of their lengths, in bytes.
+    /// Sum of the files' lengths, in bytes.
     pub logical_bytes: u64,
-    /// Bytes of the distinct chunks that they refer to, one copy of each.
+    /// Bytes of the distinct chunks that the files refer to, one copy of each.
     pub stored_bytes: u64,
-    /// Bytes of these chunks that something elsewhere refers to as well. The rest,
+    /// Bytes of `stored_bytes` that something elsewhere refers to as well. The rest,
     /// `stored_bytes - shared_bytes`, is what nothing else needs.
     pub shared_bytes: u64,
 }

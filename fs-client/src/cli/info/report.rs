@@ -65,7 +65,7 @@ pub struct Content {
     pub holes: u64,
     /// Distinct chunks.
     pub distinct: u64,
-    /// Bytes of these, one copy each.
+    /// Bytes of distinct chunks, one copy each.
     pub distinct_bytes: u64,
     /// Copies that every chunk shall have, not more than there are nodes.
     pub copies_wanted: u32,

@@ -16,7 +16,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 use self::poll::Poll;
-use super::{connection::Connection, failure::Failure};
+use super::{connection::Connection, failure::Failure, interrupt};
 
 /// Watch throughput, operations, processes and space live; q quits
 #[derive(Args, Debug)]
@@ -49,7 +49,10 @@ impl Monitor {
         let (send, looks) = mpsc::channel(WAITING);
         tokio::spawn(poll.run(send));
         if self.json || self.count.is_some() || !std::io::stdout().is_terminal() {
-            return lines::print(address, looks, self.json, self.count).await;
+            return tokio::select! {
+                printed = lines::print(address, looks, self.json, self.count) => printed,
+                interrupted = interrupt::requested() => Err(interrupted),
+            };
         }
         terminal::show(address, looks, self.interval).await
     }

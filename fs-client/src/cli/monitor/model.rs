@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Reports closer together than this are one and the same.
 const SAME_REPORT: Duration = Duration::from_millis(40);
 
-/// The cluster at one moment. A line of `cairn monitor --json`
+/// One line: the cluster at one moment. `cairn monitor --json`
 #[derive(Clone, Serialize, JsonSchema)]
 pub struct Moment {
     /// Version of this report. Grows only when a field changes its meaning or goes away.
@@ -33,7 +33,7 @@ pub struct Moment {
     pub time: f64,
     /// Where the master is asked, HOST:PORT.
     pub master: String,
-    /// Why the master does not answer; absent when it does. Then everything below is missing.
+    /// Why the master does not answer; absent when it does. Otherwise only `version`, `time`, `master` and `error` are there.
     pub error: Option<String>,
     /// What it says.
     #[serde(flatten)]
@@ -65,13 +65,13 @@ pub struct ClusterMoment {
     pub degraded_groups: u64,
     /// Clients with an open session.
     pub sessions: u64,
-    /// Files that they hold open.
+    /// Files that clients hold open.
     pub open_files: u64,
-    /// The first of these clients, those with the most open files before the others.
+    /// The first clients, those with the most open files before the others.
     pub clients: Vec<ClientMoment>,
     /// Regular files.
     pub files: u64,
-    /// Sum of their lengths, in bytes.
+    /// Sum of the files' lengths, in bytes.
     pub logical_bytes: u64,
     /// Bytes of distinct chunks, one copy each.
     pub unique_bytes: u64,
@@ -117,7 +117,7 @@ pub struct NodeMoment {
     pub bytes_out_per_second: Option<f64>,
     /// Chunks on all its disks.
     pub chunks: u64,
-    /// Bytes of these chunks.
+    /// Bytes of its chunks.
     pub chunk_bytes: u64,
     /// Bytes of its working disks.
     pub capacity_bytes: u64,

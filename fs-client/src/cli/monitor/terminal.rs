@@ -2,10 +2,10 @@
 //! after SIGTERM, SIGINT and SIGHUP.
 
 use std::{
-    io, process,
+    io,
     sync::{
         Arc,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{model::Model, poll::Look, view};
-use crate::cli::{failure::Failure, output};
+use crate::cli::{failure::Failure, interrupt, output};
 
 /// How long a key may wait.
 const TICK: Duration = Duration::from_millis(50);
@@ -28,37 +28,38 @@ const TICK: Duration = Duration::from_millis(50);
 /// Shows `looks` until somebody quits.
 ///
 /// # Errors
-/// When the terminal cannot be used.
+/// When the terminal cannot be used, or a signal ends it.
 pub(super) async fn show(
     address: String,
     looks: mpsc::Receiver<Look>,
     interval: Duration,
 ) -> Result<(), Failure> {
-    let stopped = Arc::new(AtomicI32::new(0));
     let unusable = |e: io::Error| {
         Failure::new(format!("the terminal cannot be used: {e}; try cairn monitor | cat"))
     };
-    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
-        let mut arrivals = signal(kind).map_err(unusable)?;
-        let stopped = Arc::clone(&stopped);
-        tokio::spawn(async move {
-            arrivals.recv().await;
-            stopped.store(kind.as_raw_value(), Ordering::Relaxed);
-        });
-    }
+    let mut hangups = signal(SignalKind::hangup()).map_err(unusable)?;
+    let stopped = Arc::new(AtomicBool::new(false));
     let signals = Arc::clone(&stopped);
-    let screen = move || {
+    let screen = tokio::task::spawn_blocking(move || {
         let mut screen = Screen::open()?;
         screen.run(Model::new(address), looks, interval, &signals)
+    });
+    let signals = async {
+        tokio::select! {
+            failure = interrupt::requested() => failure,
+            _ = hangups.recv() => Failure::interrupted(libc::SIGHUP),
+        }
     };
-    match tokio::task::spawn_blocking(screen).await {
-        Ok(shown) => shown.map_err(unusable)?,
-        Err(broken) => return Err(Failure::new(format!("the view broke: {broken}"))),
-    }
-    match stopped.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        signal => process::exit(128 + signal),
-    }
+    tokio::pin!(screen);
+    let (shown, stop) = tokio::select! {
+        shown = &mut screen => (shown, None),
+        stop = signals => {
+            stopped.store(true, Ordering::Relaxed);
+            (screen.await, Some(stop))
+        }
+    };
+    shown.map_err(|broken| Failure::new(format!("the view broke: {broken}")))?.map_err(unusable)?;
+    stop.map_or(Ok(()), Err)
 }
 
 /// The terminal while it is ours. Given back when dropped, and by ratatui's hook before a panic is told.
@@ -74,11 +75,11 @@ impl Screen {
         mut model: Model,
         mut looks: mpsc::Receiver<Look>,
         interval: Duration,
-        stopped: &AtomicI32,
+        stopped: &AtomicBool,
     ) -> io::Result<()> {
         let settings = view::Settings { interval, colored: output::colored() };
         let mut changed = true;
-        while stopped.load(Ordering::Relaxed) == 0 {
+        while !stopped.load(Ordering::Relaxed) {
             while let Ok(look) = looks.try_recv() {
                 model.take(look);
                 changed = true;

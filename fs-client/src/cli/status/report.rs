@@ -104,11 +104,11 @@ pub struct NodeReport {
     pub resident_bytes: u64,
     /// Chunks on all its disks.
     pub chunks: u64,
-    /// Bytes of these chunks.
+    /// Bytes of its chunks.
     pub chunk_bytes: u64,
     /// Bytes of its working disks.
     pub capacity_bytes: u64,
-    /// Bytes that new chunks can take on them.
+    /// Bytes that new chunks can take on its working disks.
     pub free_bytes: u64,
     /// Its data directories.
     pub disks: Vec<DiskReport>,
@@ -123,7 +123,7 @@ pub struct DiskReport {
     pub path: String,
     /// Chunks in it.
     pub chunks: u64,
-    /// Bytes of these chunks.
+    /// Bytes of the chunks in it.
     pub chunk_bytes: u64,
     /// Bytes of the file system that it lies on.
     pub capacity_bytes: u64,
@@ -138,15 +138,15 @@ pub struct DiskReport {
 pub struct ActivityReport {
     /// Chunks received and stored.
     pub chunks_put: u64,
-    /// Bytes of these chunks.
+    /// Bytes of `chunks_put`.
     pub bytes_put: u64,
     /// Chunks received although they were there.
     pub chunks_known: u64,
-    /// Bytes of these chunks.
+    /// Bytes of `chunks_known`.
     pub bytes_known: u64,
     /// Chunks read and sent.
     pub chunks_got: u64,
-    /// Bytes of these chunks.
+    /// Bytes of `chunks_got`.
     pub bytes_got: u64,
     /// Puts and gets that were answered with an error.
     pub failures: u64,

@@ -11,9 +11,16 @@ use std::collections::BTreeMap;
 
 use cairn_proto::{ChunkId, ClusterMap};
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{connection::Connection, failure::Failure, progress::Progress, units};
+use super::{
+    connection::Connection,
+    failure::Failure,
+    output::{self, JSON_VERSION, Mood, painted},
+    progress::Progress,
+    units,
+};
 use crate::rpc::Admin;
 
 /// Hash every copy of every chunk and compare with every file; exit code 1 if anything is wrong
@@ -24,34 +31,51 @@ pub struct Verify {
     json: bool,
 }
 
-/// What `--json` prints. Fields are only ever added.
-#[derive(Default, Serialize)]
-pub(super) struct Report {
+/// Every copy of every chunk, hashed. `cairn verify --json`
+#[derive(Default, Serialize, JsonSchema)]
+pub struct VerifyReport {
+    /// Version of this report. Grows only when a field changes its meaning or goes away.
+    version: u32,
+    /// Nothing was found, and every node could be checked.
     ok: bool,
+    /// Each node's check of what it holds.
     nodes: Vec<NodeReport>,
+    /// Names of regular files.
     files: u64,
+    /// References to chunks under all names.
     references: u64,
+    /// Chunks with something wrong.
     findings: Vec<Finding>,
 }
 
 /// One node's own check.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(super) struct NodeReport {
+    /// What it is called.
     node: String,
+    /// Chunks that it read and hashed.
     chunks: u64,
+    /// Bytes that it read and hashed.
     bytes: u64,
+    /// Chunks whose bytes are not what their name says.
     damaged: u64,
-    /// Why it could not be checked.
+    /// Why it could not be checked; absent when it was.
     error: Option<String>,
+    /// Chunks of files that should have a copy here, which could not be checked. In a store with very
+    /// many chunks one that is shared may count more than once.
+    unchecked: u64,
 }
 
 /// One chunk with something wrong.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Finding {
+    /// SHA-256 that its bytes should have, 64 hex digits.
     chunk: String,
-    /// Node name to "damaged", "missing", "wrong length" or "not checked".
+    /// Node name to `damaged`, `missing` or `wrong length N`.
     problems: BTreeMap<String, String>,
+    /// Copies that are there and right.
     good_copies: usize,
+    /// Copies that there should be.
     wanted_copies: usize,
     /// The first files that refer to it.
     files: Vec<String>,
@@ -68,17 +92,20 @@ impl Verify {
     pub async fn run(self, connection: &Connection) -> Result<bool, Failure> {
         let admin = Admin::connect(&connection.config("cairn verify")?).await?;
         let status = admin.status().await?;
+        let files = status.files;
         let map = ClusterMap::try_from(&status.map.unwrap_or_default())
             .map_err(|e| Failure::new(format!("the master's map of the cluster: {e}")))?;
         let progress = Progress::counts(!self.json);
         let (reports, damaged) = nodes::check_all(&admin, &map, &progress).await;
-        let mut report = Report { nodes: reports, ..Report::default() };
+        let mut report =
+            VerifyReport { version: JSON_VERSION, nodes: reports, ..VerifyReport::default() };
+        progress.begin("files looked up", Some(files));
         references::check_all(&admin, &map, damaged, &mut report, &progress).await?;
         drop(progress);
         report.ok =
             report.findings.is_empty() && report.nodes.iter().all(|node| node.error.is_none());
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
+            output::json(&report)?;
         } else {
             report.print();
         }
@@ -86,20 +113,25 @@ impl Verify {
     }
 }
 
-impl Report {
+impl VerifyReport {
     fn print(&self) {
         for node in &self.nodes {
             match &node.error {
-                Some(why) => println!("{}: not checked: {why}", node.node),
+                Some(why) => {
+                    let copies = units::plural(node.unchecked, "chunk");
+                    let what =
+                        format!("not checked: {why}; {copies} of files should have a copy there");
+                    println!("{}: {}", node.node, painted(&what, Mood::Bad));
+                }
                 None => println!(
                     "{}: {}, {}: {}",
                     node.node,
                     units::plural(node.chunks, "chunk"),
                     units::bytes(node.bytes),
                     if node.damaged == 0 {
-                        "all hashes right".to_owned()
+                        painted("all hashes right", Mood::Good)
                     } else {
-                        format!("{} damaged", units::count(node.damaged))
+                        painted(&format!("{} damaged", units::count(node.damaged)), Mood::Bad)
                     }
                 ),
             }
@@ -107,10 +139,18 @@ impl Report {
         for finding in &self.findings {
             finding.print();
         }
+        let away = self.nodes.iter().filter(|node| node.error.is_some()).count() as u64;
         let result = if self.ok {
-            "every copy is there and right".to_owned()
+            painted("every copy is there and right", Mood::Good)
+        } else if self.findings.is_empty() {
+            let nodes = units::plural(away, "node");
+            painted(
+                &format!("nothing wrong was found, but {nodes} could not be checked"),
+                Mood::Bad,
+            )
         } else {
-            units::plural(self.findings.len() as u64, "chunk") + " with something wrong"
+            let chunks = units::plural(self.findings.len() as u64, "chunk");
+            painted(&format!("{chunks} with something wrong"), Mood::Bad)
         };
         println!(
             "{}, {}: {result}",
@@ -143,7 +183,7 @@ impl Finding {
             self.chunk,
             self.good_copies,
             self.wanted_copies,
-            if self.good_copies == 0 { ": LOST" } else { "" }
+            if self.good_copies == 0 { painted(": LOST", Mood::Bad) } else { String::new() }
         );
         for (node, problem) in &self.problems {
             println!("  {problem} on {node}");

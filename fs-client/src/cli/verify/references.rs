@@ -9,7 +9,7 @@ use cairn_proto::{ChunkId, ChunkRef, ClusterMap, ManifestRun, NodeId};
 use futures_util::future::join_all;
 use lru::LruCache;
 
-use super::{Finding, NodeReport, Report, nodes::Damaged};
+use super::{Finding, VerifyReport, nodes::Damaged};
 use crate::{
     cli::{failure::Failure, progress::Progress},
     rpc::{Admin, NodeAdmin},
@@ -28,11 +28,10 @@ pub(super) async fn check_all(
     admin: &Admin,
     map: &ClusterMap,
     damaged: Damaged,
-    report: &mut Report,
+    report: &mut VerifyReport,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    progress.begin("files looked up", Some(admin.status().await?.files));
-    let mut checker = Checker::new(admin, map, damaged, &report.nodes)?;
+    let mut checker = Checker::new(admin, map, damaged, report)?;
     let mut walk = admin.walk("", true).await?;
     let mut pending = Vec::new();
     while let Some(entry) = walk.next().await? {
@@ -54,30 +53,54 @@ pub(super) async fn check_all(
         }
     }
     checker.check(pending).await;
+    for (node, checked) in report.nodes.iter_mut().zip(&checker.nodes) {
+        node.unchecked = checked.unchecked;
+        if let Some(why) = &checked.away {
+            node.error.get_or_insert_with(|| why.clone());
+        }
+    }
     report.findings = checker.finish();
     Ok(())
 }
 
+/// A node while its copies are looked up.
+struct CheckedNode {
+    id: NodeId,
+    name: String,
+    admin: NodeAdmin,
+    /// Why it is not asked (any more).
+    away: Option<String>,
+    /// Chunks that should have a copy there and were not looked up.
+    unchecked: u64,
+}
+
 struct Checker<'a> {
     map: &'a ClusterMap,
-    nodes: Vec<(NodeId, String, NodeAdmin)>,
+    /// In the order of the map.
+    nodes: Vec<CheckedNode>,
     damaged: Damaged,
+    /// Chunks of which nothing wrong is known.
     good: LruCache<ChunkId, ()>,
     bad: HashMap<ChunkId, Finding>,
 }
 
 impl<'a> Checker<'a> {
+    /// `report` has the nodes' own checks, in the order of the map.
     fn new(
         admin: &Admin,
         map: &'a ClusterMap,
         damaged: Damaged,
-        reports: &[NodeReport],
+        report: &VerifyReport,
     ) -> Result<Self, Failure> {
         let mut nodes = Vec::new();
-        for (node, report) in map.nodes.iter().zip(reports) {
-            if report.error.is_none() {
-                nodes.push((node.id, node.name.clone(), admin.node(node)?));
-            }
+        for (node, report) in map.nodes.iter().zip(&report.nodes) {
+            nodes.push(CheckedNode {
+                id: node.id,
+                name: node.name.clone(),
+                admin: admin.node(node)?,
+                away: report.error.clone(),
+                unchecked: 0,
+            });
         }
         Ok(Self { map, nodes, damaged, good: LruCache::new(REMEMBERED), bad: HashMap::new() })
     }
@@ -100,31 +123,59 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Asks all nodes for `chunks` at once and sorts them into good and bad.
+    /// Asks all nodes for `chunks` at once and sorts them into good and bad. A chunk whose missing copies
+    /// are on nodes that are away is not bad: it counts as unchecked there.
     async fn ask(&mut self, chunks: &[ChunkRef]) {
         let ids: Vec<_> = chunks.iter().map(|c| c.id).collect();
-        let answers = join_all(self.nodes.iter().map(|(_, _, node)| node.have(&ids, false))).await;
+        let one = |node: &CheckedNode| {
+            let admin = node.away.is_none().then(|| node.admin.clone());
+            let ids = &ids;
+            async move { Some(admin?.have(ids, false).await) }
+        };
+        let answers = join_all(self.nodes.iter().map(one)).await;
+        let mut answered = Vec::new();
+        for (node, answer) in self.nodes.iter_mut().zip(answers) {
+            answered.push(match answer {
+                Some(Ok(lengths)) => Some(lengths),
+                Some(Err(why)) => {
+                    node.away = Some(why.to_string());
+                    None
+                }
+                None => None,
+            });
+        }
         for (position, chunk) in chunks.iter().enumerate() {
             let mut finding = Finding::new(chunk.id, self.wanted());
-            for ((id, name, _), answer) in self.nodes.iter().zip(&answers) {
-                let problem = match answer {
-                    Err(why) => Some(format!("not checked ({why})")),
-                    Ok(_) if self.damaged.get(id).is_some_and(|d| d.contains(&chunk.id)) => {
+            let mut away = 0;
+            for (number, lengths) in answered.iter().enumerate() {
+                let is_target = self.is_target(chunk, self.nodes[number].id);
+                let node = &mut self.nodes[number];
+                let problem = match lengths {
+                    None if is_target => {
+                        node.unchecked += 1;
+                        away += 1;
+                        continue;
+                    }
+                    None => continue,
+                    Some(_)
+                        if self.damaged.get(&node.id).is_some_and(|d| d.contains(&chunk.id)) =>
+                    {
                         Some("damaged".to_owned())
                     }
-                    Ok(lengths) => match lengths[position] {
+                    Some(lengths) => match lengths[position] {
                         Some(len) if len == chunk.stored_len => None,
                         Some(len) => Some(format!("wrong length {len}")),
-                        None if self.is_target(chunk, *id) => Some("missing".to_owned()),
+                        None if is_target => Some("missing".to_owned()),
                         None => continue,
                     },
                 };
                 match problem {
                     None => finding.good_copies += 1,
-                    Some(problem) => drop(finding.problems.insert(name.clone(), problem)),
+                    Some(problem) => drop(finding.problems.insert(node.name.clone(), problem)),
                 }
             }
-            if finding.good_copies >= finding.wanted_copies && finding.problems.is_empty() {
+            let enough = finding.good_copies + away >= finding.wanted_copies;
+            if enough && finding.problems.is_empty() {
                 self.good.put(chunk.id, ());
             } else {
                 self.bad.insert(chunk.id, finding);
@@ -145,10 +196,10 @@ impl<'a> Checker<'a> {
     /// All findings, chunks that are damaged although no file refers to them included.
     fn finish(mut self) -> Vec<Finding> {
         let wanted = self.wanted();
-        for (node, name, _) in &self.nodes {
-            for id in self.damaged.get(node).into_iter().flatten() {
+        for node in &self.nodes {
+            for id in self.damaged.get(&node.id).into_iter().flatten() {
                 let finding = self.bad.entry(*id).or_insert_with(|| Finding::new(*id, wanted));
-                finding.problems.insert(name.clone(), "damaged".to_owned());
+                finding.problems.insert(node.name.clone(), "damaged".to_owned());
             }
         }
         let mut findings: Vec<_> = self.bad.into_values().collect();
