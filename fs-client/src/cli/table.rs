@@ -26,7 +26,7 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_style(NOTHING);
         if output::colored() {
-            table.enforce_styling();
+            table.enforce_styling().style_text_only();
         } else {
             table.force_no_tty();
         }
@@ -49,10 +49,12 @@ impl Table {
     }
 
     /// Prints it.
-    pub(super) fn print(&self) {
+    pub(super) fn print(mut self) {
+        if let Some(first) = self.table.column_mut(0) {
+            first.set_padding((0, 1));
+        }
         for line in self.table.trim_fmt().lines() {
-            // Every column begins with a blank of its own.
-            println!("{}{}", self.indent, line.strip_prefix(' ').unwrap_or(line).trim_end());
+            println!("{}{}", self.indent, line.trim_end());
         }
     }
 }

@@ -314,5 +314,10 @@ fn every_report_has_a_schema_and_colours_come_only_when_wanted() {
         let (shown, wanted) = (lines(&escapes(&always.stdout)), lines(&plain.stdout));
         assert_eq!(shown.len(), wanted.len(), "{always}");
         assert_eq!(shown[0], wanted[0], "{always}");
+        let at = |line: &str, text: &str| {
+            let line = shown.iter().find(|l| l.starts_with(line)).unwrap();
+            line.find(text).unwrap()
+        };
+        assert_eq!(at("NODE", "STATE"), at("node1", "up "), "columns are not in line: {always}");
     });
 }
