@@ -63,12 +63,12 @@ const fn remedy(error: FsError) -> &'static str {
             ": cairn status shows who does not answer; --deadline waits longer"
         }
         FsError::Io => ": cairn status shows who is down, cairn verify what is damaged",
+        FsError::NotDirectory => ": a part of the path is a file",
         FsError::Stale => ": the same command again will do",
         FsError::InvalidArgument => ": .. and zero bytes cannot be in a name",
         FsError::Protocol => ": use the same release on all machines",
         FsError::NotFound
         | FsError::Exists
-        | FsError::NotDirectory
         | FsError::IsDirectory
         | FsError::NotEmpty
         | FsError::AccessDenied

@@ -6,5 +6,6 @@ mod bench;
 mod metrics;
 mod monitor;
 mod profile;
+mod errors;
 mod reports;
 mod transfer;
