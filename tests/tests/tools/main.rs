@@ -3,9 +3,9 @@
 
 mod agreement;
 mod bench;
+mod errors;
 mod metrics;
 mod monitor;
 mod profile;
-mod errors;
 mod reports;
 mod transfer;

@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes that are read and handed on at once.
+/// Most bytes that are read and handed on at once.
 const PIECE: usize = 1 << 20;
 
 /// See the head of this file. Reading blocks.
@@ -36,16 +36,18 @@ impl Source {
     /// A regular file.
     pub(super) fn file(file: File, metadata: &Metadata) -> Self {
         let holes = metadata.blocks().saturating_mul(512) < metadata.len();
-        Self::new(file, if holes { Kind::WithHoles } else { Kind::Dense })
+        // One byte more than there is, so that the end is found at the first try.
+        let room = usize::try_from(metadata.len()).map_or(PIECE, |len| (len + 1).min(PIECE));
+        Self::new(file, room, if holes { Kind::WithHoles } else { Kind::Dense })
     }
 
     /// A pipe, a terminal.
     pub(super) fn stream(file: File) -> Self {
-        Self::new(file, Kind::Stream)
+        Self::new(file, PIECE, Kind::Stream)
     }
 
-    fn new(file: File, kind: Kind) -> Self {
-        Self { file, buffer: vec![0; PIECE], at: 0, data_end: None, kind }
+    fn new(file: File, room: usize, kind: Kind) -> Self {
+        Self { file, buffer: vec![0; room], at: 0, data_end: None, kind }
     }
 
     /// The next bytes and where they belong; `None` at the end.
@@ -90,7 +92,7 @@ impl Source {
                 None => return Ok(0),
             },
         };
-        let room = usize::try_from(end - self.at).unwrap_or(PIECE).min(PIECE);
+        let room = usize::try_from(end - self.at).unwrap_or(PIECE).min(self.buffer.len());
         self.file.read_at(&mut self.buffer[..room], self.at)
     }
 
