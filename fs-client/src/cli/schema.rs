@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     analyze::report::AnalyzeReport, df::DfReport, du::DuReport, failure::Failure, fsck::FsckReport,
     info::report::InfoReport, list::ListReport, monitor::model::Moment, output,
-    status::report::StatusReport, verify::VerifyReport,
+    status::report::StatusReport, upload::UploadReport, verify::VerifyReport,
 };
 
 /// Print the JSON Schema of what a verb prints with --json
@@ -31,6 +31,7 @@ enum Report {
     List,
     Verify,
     Fsck,
+    Upload,
 }
 
 impl Schema {
@@ -53,6 +54,7 @@ impl Report {
             Self::List => schemars::schema_for!(ListReport),
             Self::Verify => schemars::schema_for!(VerifyReport),
             Self::Fsck => schemars::schema_for!(FsckReport),
+            Self::Upload => schemars::schema_for!(UploadReport),
         };
         schema.to_value()
     }

@@ -40,7 +40,7 @@ use self::{
 use super::{
     connection::Connection,
     failure::Failure,
-    interrupt,
+    interrupt, output,
     progress::Progress,
     store::{Store, StorePath},
 };
@@ -108,7 +108,7 @@ impl Upload {
         job.store.clone().close().await?;
         let report = UploadReport::new(&job, &named);
         match (self.json, self.quiet) {
-            (true, _) => report.print_json(),
+            (true, _) => output::json(&report)?,
             (false, false) => report.print(),
             (false, true) => {}
         }

@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Named, job::Job};
-use crate::cli::units;
+use crate::cli::{output::JSON_VERSION, units};
 
-/// What `--json` prints. Fields are only ever added.
+/// What an upload has copied, and how much of it was sent. `cairn upload --json`
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct UploadReport {
+    /// Version of this report. Grows only when a field changes its meaning or goes away.
+    version: u32,
     /// What was named on the command line.
     uploaded: Vec<Uploaded>,
     /// Files, symbolic links and special files; further names of a file and directories are not counted.
@@ -44,6 +46,7 @@ impl UploadReport {
             target: target.to_string(),
         });
         Self {
+            version: JSON_VERSION,
             uploaded: uploaded.collect(),
             files: job.done.files.load(Relaxed),
             bytes: job.done.bytes.load(Relaxed),
@@ -52,10 +55,6 @@ impl UploadReport {
             present_bytes: traffic.present,
             wire_bytes: traffic.wire,
         }
-    }
-
-    pub(super) fn print_json(&self) {
-        println!("{}", serde_json::to_string_pretty(self).expect("plain data"));
     }
 
     pub(super) fn print(&self) {
