@@ -96,7 +96,8 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
     let at = settings.mount.at.display().to_string();
     let bound = Bound::to(settings.metrics_listen).await?;
     let vfs = Vfs::connect(&settings.client, settings.dirty_bytes).await?;
-    let adapter = Adapter::new(Arc::clone(&vfs), Handle::current(), settings.client.deadline);
+    let (deadline, shown) = (settings.client.deadline, settings.mount.shown);
+    let adapter = Adapter::new(Arc::clone(&vfs), Handle::current(), deadline, shown);
     let activity = adapter.activity();
     let mut mounted = match Mounted::new(adapter, &settings.mount) {
         Ok(mounted) => mounted,

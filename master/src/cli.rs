@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use cairn_daemon::{io_error::explain, log, metrics::page, notify, program::Program, size::Size};
+use cairn_daemon::{
+    documents, io_error::explain, log, metrics::page, notify, program::Program, size::Size,
+};
 use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +44,12 @@ enum Verb {
     Serve(ServeArgs),
     /// Print what a directory was formatted with, without serving it
     Info(InfoArgs),
+    /// Write man pages and completions into a directory
+    #[command(hide = true)]
+    Documents {
+        /// Where to
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +135,8 @@ pub fn run() -> ExitCode {
         Verb::Format(args) => format(&args),
         Verb::Serve(args) => serve(args),
         Verb::Info(args) => info(&args),
+        Verb::Documents { dir } => documents::write(program().command(), &dir)
+            .map_err(|e| format!("cannot write documents into {}: {e}", dir.display())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

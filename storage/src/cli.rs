@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use cairn_daemon::{log, metrics::page, notify, program::Program, size::Size};
+use cairn_daemon::{documents, log, metrics::page, notify, program::Program, size::Size};
 use cairn_proto::limits::CHUNK_SIZE_DEFAULT;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +35,12 @@ enum Command {
     Format(FormatArgs),
     /// Serve chunks.
     Serve(ServeArgs),
+    /// Write man pages and completions into a directory.
+    #[command(hide = true)]
+    Documents {
+        /// Where to.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +116,9 @@ pub fn run() -> ExitCode {
     match cli.command {
         Command::Format(args) => report(format(args)),
         Command::Serve(args) => report(serve(args)),
+        Command::Documents { dir } => {
+            report(documents::write(program().command(), &dir).map_err(Into::into))
+        }
     }
 }
 

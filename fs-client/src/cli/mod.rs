@@ -8,6 +8,7 @@ mod output;
 
 pub mod analyze;
 pub mod cat;
+pub mod completions;
 pub mod connection;
 mod device;
 pub mod df;
@@ -22,6 +23,8 @@ mod local_path;
 pub mod mkdir;
 pub mod monitor;
 pub mod mount;
+pub mod mount_helper;
+pub mod mount_options;
 pub mod profile;
 pub mod progress;
 mod reference_sort;
@@ -43,7 +46,10 @@ use std::{env, ffi::OsString, process::ExitCode};
 use cairn_daemon::program::Program;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::{connection::Connection, failure::Failure};
+use self::{connection::Connection, failure::Failure, mount_helper::Called};
+
+/// Exit code of a command line that makes no sense.
+const WRONG_USAGE: u8 = 2;
 
 /// Cairn: a distributed file store that is mounted as a directory
 #[derive(Parser, Debug)]
@@ -84,6 +90,9 @@ enum Verb {
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
     Schema(schema::Schema),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Documents(completions::Documents),
 }
 
 /// The command line, with a daemon among its verbs.
@@ -93,20 +102,34 @@ pub fn program() -> Program {
 
 /// Does what the command line of this process says.
 pub fn run() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().collect();
-    match program().read_as::<Cli>(&arguments) {
-        Ok(cli) => cli.run(),
+    let arguments = match mount_helper::called(env::args_os().collect()) {
+        Called::AsProgram(arguments) | Called::AsHelper(arguments) => arguments,
+        Called::ForShow => return ExitCode::SUCCESS,
+        Called::Wrongly(error) => error.exit(),
+    };
+    let program = program();
+    let expanded = match mount_options::expand(&program, &arguments) {
+        Ok(expanded) => expanded,
+        Err(failure) => {
+            eprintln!("cairn: {failure}");
+            return ExitCode::from(WRONG_USAGE);
+        }
+    };
+    match program.read_as::<Cli>(&expanded) {
+        Ok(cli) => cli.run(&arguments),
         Err(stop) => stop.report("cairn"),
     }
 }
 
 impl Cli {
-    fn run(self) -> ExitCode {
+    fn run(self, arguments: &[OsString]) -> ExitCode {
         output::choose_color(self.color);
         let connection = self.connection;
         let outcome = match self.verb {
-            Verb::Mount(verb) => verb.run(&connection),
+            Verb::Mount(verb) => verb.run(&connection, arguments),
             Verb::Umount(verb) => verb.run(),
+            Verb::Completions(verb) => verb.run(),
+            Verb::Documents(verb) => verb.run(),
             Verb::Upload(verb) => cleaning(verb.run(&connection)),
             Verb::Download(verb) => cleaning(verb.run(&connection)),
             Verb::List(verb) => finish(verb.run(&connection)),

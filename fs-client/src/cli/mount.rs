@@ -4,6 +4,7 @@
 //! on its standard output, that the mount is there, or why it is not.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     net::SocketAddr,
@@ -16,7 +17,11 @@ use cairn_daemon::io_error::{explain, plain};
 use cairn_daemon::{log, metrics::page, notify, size::Size};
 use clap::Args;
 
-use super::{connection::Connection, failure::Failure};
+use super::{
+    connection::Connection,
+    failure::Failure,
+    mount_options::{MountOptions, add_flags},
+};
 use crate::{
     daemon::{self, Settings},
     fuse::{MountSettings, liveness, mount_table},
@@ -24,6 +29,7 @@ use crate::{
 
 /// Show the store as a directory
 #[derive(Args, Debug)]
+#[command(args_override_self = true)]
 pub struct Mount {
     /// An empty directory
     #[arg(value_name = "DIR")]
@@ -53,13 +59,8 @@ pub struct Mount {
     #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
 
-    /// Let other users use the mount (root always does)
-    #[arg(long, env = "CAIRN_MOUNT_ALLOW_OTHER")]
-    allow_other: bool,
-
-    /// Let nothing be changed through this mount
-    #[arg(long, env = "CAIRN_MOUNT_READ_ONLY")]
-    read_only: bool,
+    #[command(flatten)]
+    options: MountOptions,
 
     /// Mount though the directory is not empty, and hide what is in it
     #[arg(long, env = "CAIRN_MOUNT_NONEMPTY")]
@@ -80,31 +81,33 @@ fn workers() -> usize {
 }
 
 impl Mount {
+    /// `arguments` are those of this process, as the daemon shall have them.
+    ///
     /// # Errors
     /// Why there is no mount.
-    pub fn run(mut self, connection: &Connection) -> Result<bool, Failure> {
+    pub fn run(mut self, connection: &Connection, arguments: &[OsString]) -> Result<bool, Failure> {
         self.dir = mount_point(&self.dir, self.nonempty)?;
         if self.foreground || self.detached {
             return self.serve(connection);
         }
-        self.start_daemon()
+        self.start_daemon(arguments)
     }
 
     /// Starts the daemon and waits for its word.
-    fn start_daemon(&self) -> Result<bool, Failure> {
+    fn start_daemon(&self, arguments: &[OsString]) -> Result<bool, Failure> {
         let cannot = |e: io::Error| Failure::new(format!("cannot start the mount daemon: {e}"));
         let program = std::env::current_exe().map_err(cannot)?;
         let (mut reader, writer) = io::pipe().map_err(cannot)?;
         // The same command line, so that the daemon reads it as this process did; the mount point
         // once more in full, so that `cairn umount` knows it again.
-        let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let mut arguments = arguments[1..].to_vec();
         if let Some(dir) = arguments.iter_mut().rev().find(|a| is_same_dir(Path::new(a), &self.dir))
         {
             *dir = self.dir.clone().into();
         }
+        add_flags(&mut arguments, ["--detached".into()]);
         let mut child = Command::new(program)
             .args(arguments)
-            .arg("--detached")
             // The daemon is nobody's service.
             .env_remove(notify::SOCKET)
             .stdin(Stdio::null())
@@ -168,6 +171,9 @@ impl Mount {
         self.start_log()?;
         check_device()?;
         let root = rustix::process::geteuid().is_root();
+        if !root && (self.options.suid || self.options.dev) {
+            return Err(Failure::new("only root may mount with suid or dev: leave them out"));
+        }
         let mut client = connection.config(&session_name(&self.dir))?;
         client.cache_bytes = self.cache_size.in_memory();
         let settings = Settings {
@@ -176,9 +182,17 @@ impl Mount {
             metrics_listen: self.metrics_listen,
             mount: MountSettings {
                 at: self.dir.clone(),
-                source: format!("cairn:{}", connection.master),
-                allow_other: self.allow_other || root,
-                read_only: self.read_only,
+                source: self
+                    .options
+                    .fsname
+                    .clone()
+                    .unwrap_or_else(|| format!("cairn:{}", connection.master)),
+                allow_other: self.options.allow_other || root,
+                read_only: self.options.read_only,
+                suid: self.options.suid,
+                dev: self.options.dev,
+                noexec: self.options.noexec,
+                shown: self.options.shown(),
             },
         };
         let pid_file = self.pid_file.as_deref().map(PidFile::new).transpose()?;

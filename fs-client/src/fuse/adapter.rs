@@ -335,7 +335,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let reply = PlusAnswer { reply, vfs: Arc::clone(&self.vfs) };
+        let reply = PlusAnswer { reply, vfs: Arc::clone(&self.vfs), shown: self.shown };
         self.task(Op::Readdir, req, reply, async move |vfs, caller| {
             vfs.readdir(caller, Fh(fh.0), offset, true).await
         });

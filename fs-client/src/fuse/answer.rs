@@ -7,7 +7,10 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
-use super::attr::{BLOCK, TTL, to_fuse};
+use super::{
+    attr::{BLOCK, TTL, to_fuse},
+    shown::Shown,
+};
 use crate::vfs::{Created, Fh, Opened, Usage};
 
 /// Inode numbers are never used again, so one generation is enough.
@@ -28,6 +31,11 @@ pub trait Answer: Send + 'static {
     fn bytes(_value: &Self::Value) -> u64 {
         0
     }
+
+    /// A success as this mount shows it.
+    fn show(value: Self::Value, _shown: Shown) -> Self::Value {
+        value
+    }
 }
 
 /// Answers with `result`.
@@ -45,7 +53,8 @@ pub fn errno(error: FsError) -> Errno {
 }
 
 macro_rules! answer {
-    ($reply:ty, $value:ty, |$r:ident, $v:ident| $ok:expr $(, |$moved:ident| $bytes:expr)?) => {
+    ($reply:ty, $value:ty, |$r:ident, $v:ident| $ok:expr $(, |$moved:ident| $bytes:expr)?
+     $(; |$stored:ident, $how:ident| $shown:expr)?) => {
         impl Answer for $reply {
             type Value = $value;
 
@@ -61,14 +70,18 @@ macro_rules! answer {
             $(fn bytes($moved: &$value) -> u64 {
                 $bytes
             })?
+
+            $(fn show($stored: $value, $how: Shown) -> $value {
+                $shown
+            })?
         }
     };
 }
 
 answer!(ReplyEmpty, (), |reply, _done| reply.ok());
 answer!(ReplyData, Bytes, |reply, data| reply.data(&data), |data| data.len() as u64);
-answer!(ReplyAttr, Attr, |reply, attr| reply.attr(&TTL, &to_fuse(&attr)));
-answer!(ReplyEntry, Attr, |reply, attr| reply.entry(&TTL, &to_fuse(&attr), GENERATION));
+answer!(ReplyAttr, Attr, |reply, attr| reply.attr(&TTL, &to_fuse(&attr)); |attr, shown| shown.of(attr));
+answer!(ReplyEntry, Attr, |reply, attr| reply.entry(&TTL, &to_fuse(&attr), GENERATION); |attr, shown| shown.of(attr));
 answer!(ReplyOpen, (Fh, FopenFlags), |reply, open| reply.opened(FileHandle(open.0.0), open.1));
 answer!(
     ReplyWrite,
@@ -80,6 +93,10 @@ answer!(ReplyLseek, u64, |reply, at| reply.offset(i64::try_from(at).unwrap_or(i6
 answer!(ReplyCreate, (Created, FopenFlags), |reply, made| {
     let (Created { opened: Opened { fh, attr, .. }, .. }, flags) = made;
     reply.created(&TTL, &to_fuse(&attr), GENERATION, FileHandle(fh.0), flags);
+}; |made, shown| {
+    let (mut made, flags) = made;
+    made.opened.attr = shown.of(made.opened.attr);
+    (made, flags)
 });
 answer!(ReplyStatfs, Usage, |reply, usage| {
     let blocks = |bytes: u64| bytes / u64::from(BLOCK);

@@ -8,6 +8,7 @@ use fuser::{Errno, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use super::{
     answer::{Answer, GENERATION},
     attr::{TTL, kind, to_fuse},
+    shown::Shown,
 };
 use crate::vfs::{DirItem, DirSlice, Vfs};
 
@@ -35,6 +36,8 @@ pub struct PlusAnswer {
     pub reply: ReplyDirectoryPlus,
     /// Counts lookups, knows uncommitted lengths.
     pub vfs: Arc<Vfs>,
+    /// What is shown instead of what is stored.
+    pub shown: Shown,
 }
 
 impl Answer for PlusAnswer {
@@ -70,7 +73,14 @@ impl PlusAnswer {
         };
         let name = OsStr::from_bytes(&item.name);
         let ino = INodeNo(item.ino.get());
-        if self.reply.add(ino, item.position, name, &ttl, &to_fuse(&attr), GENERATION) {
+        if self.reply.add(
+            ino,
+            item.position,
+            name,
+            &ttl,
+            &to_fuse(&self.shown.of(attr)),
+            GENERATION,
+        ) {
             return false;
         }
         if item.attr.is_some() {

@@ -19,7 +19,9 @@ pub mod mount_table;
 pub mod notices;
 pub mod patience;
 pub mod session;
+pub mod shown;
 pub mod tasks;
 
 pub use session::{MountSettings, Mounted};
+pub use shown::Shown;
 pub use tasks::Adapter;

@@ -9,7 +9,7 @@ use std::{
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use tokio::sync::oneshot;
 
-use super::{Adapter, mount_table};
+use super::{Adapter, Shown, mount_table};
 
 /// Threads that read requests. They only hand on, so two are enough for any number of cores.
 const THREADS: usize = 2;
@@ -27,6 +27,14 @@ pub struct MountSettings {
     pub allow_other: bool,
     /// Nothing may be changed through this mount.
     pub read_only: bool,
+    /// Set-user-id and set-group-id bits count.
+    pub suid: bool,
+    /// Device nodes are devices.
+    pub dev: bool,
+    /// No program may be executed.
+    pub noexec: bool,
+    /// Owner and mode that are shown instead of the stored ones.
+    pub shown: Shown,
 }
 
 /// A mount that is served.
@@ -82,9 +90,13 @@ fn config(settings: &MountSettings) -> Config {
         MountOption::DefaultPermissions,
         MountOption::NoAtime,
     ];
-    if settings.read_only {
-        options.push(MountOption::RO);
-    }
+    let flags = [
+        (settings.read_only, MountOption::RO),
+        (settings.suid, MountOption::Suid),
+        (settings.dev, MountOption::Dev),
+        (settings.noexec, MountOption::NoExec),
+    ];
+    options.extend(flags.into_iter().filter_map(|(wanted, flag)| wanted.then_some(flag)));
     let mut config = Config::default();
     config.mount_options = options;
     config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };

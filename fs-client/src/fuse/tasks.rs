@@ -18,6 +18,7 @@ use super::{
     answer::{Answer, send},
     notices::Notices,
     patience::{Interruptions, within},
+    shown::Shown,
 };
 use crate::{
     activity::{Activity, Operation},
@@ -37,11 +38,12 @@ pub struct Adapter {
     interruptions: Arc<Interruptions>,
     deadline: Duration,
     pub(super) activity: Arc<Activity>,
+    pub(super) shown: Shown,
 }
 
 impl Adapter {
-    /// Answers from `vfs` with tasks on `runtime`.
-    pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration) -> Self {
+    /// Answers from `vfs` with tasks on `runtime`, with attributes as `shown` has them.
+    pub fn new(vfs: Arc<Vfs>, runtime: Handle, deadline: Duration, shown: Shown) -> Self {
         Self {
             vfs,
             runtime,
@@ -49,6 +51,7 @@ impl Adapter {
             interruptions: Arc::default(),
             deadline,
             activity: Arc::default(),
+            shown,
         }
     }
 
@@ -114,6 +117,7 @@ impl Adapter {
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
         let vfs = Arc::clone(&self.vfs);
         let interruptions = Arc::clone(&self.interruptions);
+        let shown = self.shown;
         let underway = self.activity.begin(operation, caller.pid);
         self.runtime.spawn(async move {
             let work = AssertUnwindSafe(async { work(vfs, caller).await }).catch_unwind();
@@ -127,7 +131,7 @@ impl Adapter {
             };
             // Before the answer: whoever has it finds it counted.
             underway.end(result.as_ref().ok().map(A::bytes));
-            send(reply, result);
+            send(reply, result.map(|value| A::show(value, shown)));
         });
     }
 

@@ -3,12 +3,14 @@
 //! - [`program`]: a program one of whose verbs is a daemon, and how its settings are read: flags over
 //!   `CAIRN_*` variables over a file ([`config_file`]) over defaults; [`print_config`] shows the result,
 //!   [`configuration_page`] documents it. [`size`]: numbers of bytes as people write them.
+//! - [`documents`]: man pages and completions.
 //! - [`io_error`]: the system's errors for people.
 //! - [`log`], [`notify`]: what a daemon tells its service manager.
 //! - [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
 
 pub mod config_file;
 pub mod configuration_page;
+pub mod documents;
 pub mod io_error;
 pub mod log;
 pub mod metrics;

@@ -4,8 +4,11 @@
 mod agreement;
 mod bench;
 mod errors;
+mod config;
+mod install;
 mod metrics;
 mod monitor;
+mod mount_options;
 mod profile;
 mod reports;
 mod transfer;
