@@ -3,8 +3,8 @@
 
 mod agreement;
 mod bench;
-mod errors;
 mod config;
+mod errors;
 mod install;
 mod metrics;
 mod monitor;
