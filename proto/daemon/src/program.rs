@@ -134,14 +134,14 @@ impl Program {
         if verb != self.verb {
             return Ok(matches);
         }
-        let origins = match daemon.get_one::<PathBuf>(CONFIG) {
+        let entries = match daemon.get_one::<PathBuf>(CONFIG) {
             Some(path) => config_file::read(self, path)?,
             None => BTreeMap::new(),
         };
-        let layered = self.with_lists().with_defaults(&origins);
+        let layered = self.with_file(&entries).with_lists_of(self);
         if daemon.get_flag(PRINT_CONFIG) {
             let matches = layered.relaxed().try_get_matches_from(arguments)?;
-            return Err(Stop::Print(print_config::render(self, &matches, &origins)?));
+            return Err(Stop::Print(print_config::render(self, &matches, &entries)?));
         }
         Ok(layered.command.try_get_matches_from(arguments)?)
     }
@@ -181,24 +181,26 @@ impl Program {
             .mut_subcommand(self.verb, |daemon| daemon.mut_args(|arg| arg.required(false)))
     }
 
-    /// Lists in variables are separated as those of PATH are; the parser knows no such separator.
-    fn with_lists(&self) -> Self {
-        self.settings().filter(|arg| is_list(arg)).fold(self.clone(), |program, arg| {
-            let Some(values) = list_variable(arg) else { return program };
-            program.with_default(arg, values)
-        })
-    }
-
-    fn with_defaults(self, origins: &BTreeMap<String, config_file::Entry>) -> Self {
-        let settings: Vec<Arg> = self.settings().cloned().collect();
-        settings.iter().fold(self, |program, arg| match origins.get(&key(arg)) {
-            // A variable wins, also one that the parser does not read itself.
-            Some(_) if is_list(arg) && list_variable(arg).is_some() => program,
+    /// The file's values as defaults.
+    fn with_file(&self, entries: &BTreeMap<String, config_file::Entry>) -> Self {
+        self.settings().fold(self.clone(), |program, arg| match entries.get(&key(arg)) {
             Some(entry) => {
                 program.with_default(arg, entry.values.iter().map(OsString::from).collect())
             }
             None => program,
         })
+    }
+
+    /// Lists in variables, which win over the file, are separated as those of PATH are; the parser
+    /// knows no such separator. `original` still knows their variables.
+    fn with_lists_of(self, original: &Self) -> Self {
+        original.settings().filter(|arg| is_list(arg)).fold(
+            self,
+            |program, arg| match list_variable(arg) {
+                Some(values) => program.with_default(arg, values),
+                None => program,
+            },
+        )
     }
 
     fn with_default(self, arg: &Arg, values: Vec<OsString>) -> Self {
