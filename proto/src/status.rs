@@ -159,14 +159,13 @@ pub fn to_chunk(status: &Status) -> ChunkError {
     }
 }
 
-/// What a person should read of `status`: its message, and below it what the system said.
+/// What a person should read of `status`: what the system said when the connection failed (then the
+/// message is the transport's own), otherwise the peer's message.
 pub fn sentence(status: &Status) -> String {
-    let cause = status.source().map(innermost);
-    match (status.message(), cause) {
-        ("", None) => status.code().description().to_owned(),
-        ("", Some(cause)) => cause,
-        (message, Some(cause)) if !message.contains(&cause) => format!("{message}: {cause}"),
-        (message, _) => message.to_owned(),
+    match (status.source().map(innermost), status.message()) {
+        (Some(cause), _) => cause,
+        (None, "") => status.code().description().to_owned(),
+        (None, message) => message.to_owned(),
     }
 }
 
