@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::{
     analyze::report::AnalyzeReport, df::DfReport, du::DuReport, failure::Failure, fsck::FsckReport,
     info::report::InfoReport, list::ListReport, monitor::model::Moment, output,
-    status::report::StatusReport, upload::UploadReport, verify::VerifyReport,
+    profile::ProfileReport, status::report::StatusReport, upload::UploadReport,
+    verify::VerifyReport,
 };
 
 /// Print the JSON Schema of what a verb prints with --json
@@ -25,6 +26,7 @@ enum Report {
     Status,
     Analyze,
     Monitor,
+    Profile,
     Info,
     Df,
     Du,
@@ -48,6 +50,7 @@ impl Report {
             Self::Status => schemars::schema_for!(StatusReport),
             Self::Analyze => schemars::schema_for!(AnalyzeReport),
             Self::Monitor => schemars::schema_for!(Moment),
+            Self::Profile => schemars::schema_for!(ProfileReport),
             Self::Info => schemars::schema_for!(InfoReport),
             Self::Df => schemars::schema_for!(DfReport),
             Self::Du => schemars::schema_for!(DuReport),

@@ -115,23 +115,28 @@ fn numbers_agree_with_what_was_done_and_with_status() {
 }
 
 fn assert_agrees_with_status(cluster: &Cluster, master: &Scrape, nodes: &[Scrape; 2]) {
-    let status = cairn_tests::inspect::status(cluster).unwrap();
-    assert_eq!(status.files as f64, master.value("cairn_master_inodes{type=\"file\"}"));
-    assert_eq!(status.logical_bytes as f64, master.value("cairn_master_logical_bytes"));
-    assert_eq!(status.referenced_bytes as f64, master.value("cairn_master_referenced_bytes"));
-    assert!(status.data_dir.ends_with("/master"), "{}", status.data_dir);
-    let created = status.operations.iter().find(|o| o.kind == "create").unwrap();
+    let ran = cluster.cairn(60, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let named = |list: &serde_json::Value, key: &str, name: &str| {
+        let entry = list.as_array().unwrap().iter().find(|entry| entry[key] == name);
+        entry.unwrap_or_else(|| panic!("no {name} in {status:#}")).clone()
+    };
+    assert_eq!(number(&status["files"]), master.value("cairn_master_inodes{type=\"file\"}"));
+    assert_eq!(number(&status["logical_bytes"]), master.value("cairn_master_logical_bytes"));
+    assert_eq!(number(&status["referenced_bytes"]), master.value("cairn_master_referenced_bytes"));
+    let created = named(&status["operations"], "kind", "create");
     let labels = "{operation=\"create\",result=\"ok\"}";
     let shown = master.value(&format!("cairn_master_operations_total{labels}"));
-    assert_eq!((created.done - created.failed) as f64, shown);
-    for (node, page) in status.nodes.iter().zip(nodes) {
-        let node = node.status.as_ref().unwrap();
+    assert_eq!(number(&created["done"]) - number(&created["failed"]), shown);
+    for (name, page) in ["node1", "node2"].iter().zip(nodes) {
+        let node = named(&status["nodes"], "name", name);
         // Reports come twice a second, and nothing has happened since the last but one.
-        let activity = node.activity.unwrap();
+        let activity = &node["activity"];
         let stored = page.value("cairn_storage_put_bytes_total{result=\"stored\"}");
-        assert_eq!(activity.bytes_put as f64, stored);
-        assert_eq!(activity.bytes_got as f64, page.value("cairn_storage_get_bytes_total"));
-        assert_eq!(node.disks[0].chunks as f64, page.sum("cairn_storage_disk_chunks"));
+        assert_eq!(number(&activity["bytes_put"]), stored);
+        assert_eq!(number(&activity["bytes_got"]), page.value("cairn_storage_get_bytes_total"));
+        assert_eq!(number(&node["disks"][0]["chunks"]), page.sum("cairn_storage_disk_chunks"));
     }
 }
 
