@@ -16,8 +16,8 @@ use super::{Activity, Flying, Operation, peaks::SECONDS, process_name::ProcessNa
 
 /// What the kernel does for itself has no process: closing files, writing back.
 const KERNEL: &str = "(kernel)";
-/// A process that ended before anybody asked for its name.
-const ENDED: &str = "(ended)";
+/// The name of a process that ended before anybody asked for it.
+pub const ENDED: &str = "(ended)";
 
 /// See the head of this file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

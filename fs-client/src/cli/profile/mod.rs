@@ -206,7 +206,9 @@ fn compare(mount: &Mount, before: &Report, now: Report) -> ProfileReport {
             failed: operation.failed.saturating_sub(earlier.failed),
             per_second: rate(count),
             mean_us: micros(done.mean()),
-            p99_us: micros(done.quantile(0.99)),
+            // An estimate within a bucket; it is not slower than the slowest.
+            p99_us: micros(done.quantile(0.99))
+                .map(|us| us.min(operation.slowest_us.unwrap_or(us))),
             slowest_us: operation.slowest_us.filter(|_| count > 0),
             bytes_per_second: rate(operation.bytes.saturating_sub(earlier.bytes)),
             in_flight: operation.in_flight,

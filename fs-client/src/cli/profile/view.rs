@@ -10,6 +10,7 @@ use super::{
     },
     ProfileReport, TimedOperation,
 };
+use crate::activity::report::ENDED;
 
 /// What took longer than this is worth a look.
 const SLOW_US: u64 = 1_000_000;
@@ -82,7 +83,8 @@ fn processes(report: &ProfileReport, most: usize) {
     let header =
         ["pid", "process", "per s", "bytes/s", "failed", "slowest", "in flight", "waits for"];
     let mut table = Table::new("", header).numbers(0, 1).numbers(2, 5).numbers(6, 7);
-    for process in report.processes.iter().take(most) {
+    let (ended, here): (Vec<_>, Vec<_>) = report.processes.iter().partition(|p| p.name == ENDED);
+    for process in here.iter().take(most.saturating_sub(usize::from(!ended.is_empty()))) {
         table.row([
             cell(process.pid),
             cell(&process.name),
@@ -92,6 +94,21 @@ fn processes(report: &ProfileReport, most: usize) {
             named(process.slowest.as_ref()),
             cell(units::count(process.in_flight)),
             named(process.waiting.as_ref()),
+        ]);
+    }
+    // Short-lived programs would fill the screen with lines that say nothing.
+    if !ended.is_empty() {
+        let slowest = ended.iter().filter_map(|p| p.slowest.as_ref()).max_by_key(|t| t.us);
+        let waiting = ended.iter().filter_map(|p| p.waiting.as_ref()).max_by_key(|t| t.us);
+        table.row([
+            cell("-"),
+            cell(format!("{} that ended", units::count(ended.len() as u64))),
+            cell(rate(ended.iter().map(|p| p.per_second).sum())),
+            cell(bytes(ended.iter().map(|p| p.bytes_per_second).sum())),
+            cell(units::count(ended.iter().map(|p| p.failed).sum())),
+            named(slowest),
+            cell(units::count(ended.iter().map(|p| p.in_flight).sum())),
+            named(waiting),
         ]);
     }
     table.print();
