@@ -30,12 +30,16 @@ impl Cat {
     /// When a file cannot be read or standard output be written.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn cat").await?;
+        let shown = self.show(&store).await;
+        store.end(shown).await
+    }
+
+    async fn show(&self, store: &Store) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         for path in &self.paths {
-            copy_out(&store, &StorePath::new(path), &mut out, &Progress::bytes(false)).await?;
+            copy_out(store, &StorePath::new(path), &mut out, &Progress::bytes(false)).await?;
         }
-        out.flush().map_err(unwritable)?;
-        store.close().await
+        out.flush().map_err(unwritable)
     }
 }
 

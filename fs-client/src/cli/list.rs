@@ -74,16 +74,17 @@ impl List {
     /// When the path does not exist or the store does not answer.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn list").await?;
+        let result = self.show(&store).await;
+        store.end(result).await
+    }
+
+    async fn show(&self, store: &Store) -> Result<(), Failure> {
         if self.json {
-            let report = self.report(&store).await?;
-            output::json(&report)?;
-            return store.close().await;
+            return output::json(&self.report(store).await?);
         }
         let mut out = BufWriter::new(io::stdout().lock());
-        self.print(&store, &mut out).await?;
-        out.flush().map_err(unwritable)?;
-        drop(out);
-        store.close().await
+        self.print(store, &mut out).await?;
+        out.flush().map_err(unwritable)
     }
 
     async fn report(&self, store: &Store) -> Result<ListReport, Failure> {

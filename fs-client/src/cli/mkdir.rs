@@ -23,9 +23,14 @@ impl Mkdir {
     /// When a directory cannot be made.
     pub async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let store = Store::open(connection, "cairn mkdir").await?;
+        let made = self.make_all(&store).await;
+        store.end(made).await
+    }
+
+    async fn make_all(&self, store: &Store) -> Result<(), Failure> {
         for path in &self.paths {
             store.make_dirs(&StorePath::new(path), 0o755).await?;
         }
-        store.close().await
+        Ok(())
     }
 }

@@ -40,11 +40,16 @@ impl Rm {
         let store = Store::open(connection, "cairn rm").await?;
         let progress = Progress::counts(self.recursive);
         progress.begin("removed", None);
-        for path in &self.paths {
-            self.remove(&store, &StorePath::new(path), &progress).await?;
-        }
+        let result = self.remove_all(&store, &progress).await;
         drop(progress);
-        store.close().await
+        store.end(result).await
+    }
+
+    async fn remove_all(&self, store: &Store, progress: &Progress) -> Result<(), Failure> {
+        for path in &self.paths {
+            self.remove(store, &StorePath::new(path), progress).await?;
+        }
+        Ok(())
     }
 
     async fn remove(

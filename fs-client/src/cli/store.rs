@@ -1,14 +1,18 @@
 //! [`Store`]: an open file system for one verb, and the paths that people give.
 
-use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{ffi::OsStr, fmt, os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
 
 use cairn_proto::{Attr, FileKind, FsError, Ino, Timestamp};
+use tokio::time::timeout;
 
 use super::{connection::Connection, failure::Failure};
 use crate::{
     config::ClientConfig,
     vfs::{Caller, DIRTY_BYTES_DEFAULT, DirItem, Vfs},
 };
+
+/// How long the end of a session may take that is of no more use.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A session for the length of one verb, on behalf of whoever runs it. Clones share it.
 #[derive(Clone, Debug)]
@@ -47,6 +51,20 @@ impl Store {
             .shutdown()
             .await
             .map_err(|e| Failure::new(format!("the store did not confirm that all is safe: {e}")))
+    }
+
+    /// Ends the session after `result`, also after a failure: it would count as away for a minute.
+    ///
+    /// # Errors
+    /// That of `result`, or that of [`Store::close`].
+    pub async fn end<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match result {
+            Ok(value) => self.close().await.map(|()| value),
+            Err(failure) => {
+                let _ = timeout(GOODBYE, self.vfs.session().clone().close()).await;
+                Err(failure)
+            }
+        }
     }
 
     /// The inode at `path`.

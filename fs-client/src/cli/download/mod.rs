@@ -74,7 +74,7 @@ impl Download {
         if let Err(failure) = result {
             let _ = timeout(STOP, copies.shutdown()).await;
             job.clean_up();
-            return Err(failure);
+            return job.store.clone().end(Err(failure)).await;
         }
         job.store.clone().close().await?;
         if !self.quiet {
@@ -115,12 +115,12 @@ impl Download {
             cat::copy_out(&store, path, &mut out, &progress).await?;
             out.flush().map_err(unwritable)
         };
-        tokio::select! {
-            result = write => result?,
-            interrupted = interrupt::requested() => return Err(interrupted),
-        }
+        let result = tokio::select! {
+            result = write => result,
+            interrupted = interrupt::requested() => Err(interrupted),
+        };
         progress.end();
-        store.close().await
+        store.end(result).await
     }
 
     /// OUT, or OUT/NAME when OUT is a directory.

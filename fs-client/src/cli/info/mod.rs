@@ -54,20 +54,29 @@ impl Info {
         let (connection, paths) = local_path::locate(&self.paths, connection)?;
         let store = Store::open(&connection, "cairn info").await?;
         let admin = Admin::connect(&connection.config("cairn info")?).await?;
-        let mut nodes = Nodes::new(&admin).await?;
-        let mut report = InfoReport { version: JSON_VERSION, files: Vec::new() };
-        let progress = Progress::counts(!self.json);
-        let listed = if self.all { u64::MAX } else { self.chunks };
-        for path in &paths {
-            progress.begin("chunks", None);
-            report.files.push(describe(&store, &mut nodes, path, listed, &progress).await?);
-        }
-        drop(progress);
-        store.close().await?;
+        let report = self.report(&store, &admin, &paths).await;
+        let report = store.end(report).await?;
         if self.json {
             return output::json(&report);
         }
         report.print()
+    }
+
+    async fn report(
+        &self,
+        store: &Store,
+        admin: &Admin,
+        paths: &[StorePath],
+    ) -> Result<InfoReport, Failure> {
+        let mut nodes = Nodes::new(admin).await?;
+        let mut report = InfoReport { version: JSON_VERSION, files: Vec::new() };
+        let progress = Progress::counts(!self.json);
+        let listed = if self.all { u64::MAX } else { self.chunks };
+        for path in paths {
+            progress.begin("chunks", None);
+            report.files.push(describe(store, &mut nodes, path, listed, &progress).await?);
+        }
+        Ok(report)
     }
 }
 

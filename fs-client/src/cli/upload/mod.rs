@@ -89,7 +89,10 @@ impl Upload {
         let mut config = connection.config("cairn upload")?;
         config.ask_before_put = true;
         let store = Store::with(&config).await?;
-        let named = self.targets(&store, destination.as_ref()).await?;
+        let named = match self.targets(&store, destination.as_ref()).await {
+            Ok(named) => named,
+            Err(failure) => return store.end(Err(failure)).await,
+        };
         let progress = Progress::bytes(!self.quiet && !self.json);
         let job = Arc::new(Job::new(store, progress));
         let mut copies = JoinSet::new();
@@ -103,7 +106,7 @@ impl Upload {
         if let Err(failure) = result {
             let _ = timeout(STOP, copies.shutdown()).await;
             job.clean_up().await;
-            return Err(failure);
+            return job.store.clone().end(Err(failure)).await;
         }
         job.store.clone().close().await?;
         let report = UploadReport::new(&job, &named);
