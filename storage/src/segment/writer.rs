@@ -25,10 +25,9 @@ use crate::{
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
 const ZEROS: [u8; 64] = [0; 64];
 
-/// Room is taken from the file system in steps of a thirty-second of what the segment holds, within
-/// these bounds: few enough calls that they do not count, and `du` of a node stays near what it keeps.
+/// Room is taken from the file system in steps of a thirty-second of what the segment holds, this at
+/// least: few enough calls that they do not count, and `du` of a node stays near what it keeps.
 const STEP_MIN: u64 = 1024 * 1024;
-const STEP_MAX: u64 = 16 * 1024 * 1024;
 
 /// How segments are cut.
 #[derive(Clone, Copy, Debug)]
@@ -212,7 +211,7 @@ impl Active {
     /// Reserves the next step up to `whole`, or where the file system has not that much left, what is
     /// needed.
     fn allocate(&mut self, need: u64, whole: u64) -> io::Result<()> {
-        let step = (self.at / 32).clamp(STEP_MIN, STEP_MAX);
+        let step = (self.at / 32).max(STEP_MIN);
         let mut len = need.max(whole.min(need + step));
         match self.segment.file.allocate(len) {
             Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && need < len => {
