@@ -66,6 +66,10 @@ pub struct Mount {
     #[arg(long, env = "CAIRN_MOUNT_NONEMPTY")]
     nonempty: bool,
 
+    /// Called by mount(8), which prints nothing when all goes well.
+    #[arg(long, hide = true)]
+    quiet: bool,
+
     /// The process is the daemon that `cairn mount` started.
     #[arg(long, hide = true)]
     detached: bool,
@@ -118,6 +122,7 @@ impl Mount {
         let mut said = String::new();
         reader.read_to_string(&mut said).map_err(cannot)?;
         match said.trim() {
+            READY if self.quiet => Ok(true),
             READY => {
                 println!("{} is mounted", self.dir.display());
                 Ok(true)
@@ -253,7 +258,7 @@ fn mount_point(dir: &Path, nonempty: bool) -> Result<PathBuf, Failure> {
     })?;
     if let Some(mount) = mount_table::find(&full) {
         if liveness::is_dead(&full) {
-            super::umount::detach(&full)?;
+            super::umount::clear_dead(&mount, &full)?;
             eprintln!("cairn: {shown}: took away a mount whose daemon is gone");
         } else if mount.is_cairn() {
             return Err(Failure::new(format!(

@@ -67,7 +67,7 @@ pub fn called(arguments: Vec<OsString>) -> Called {
 
 impl Helper {
     fn command_line(self) -> Vec<OsString> {
-        let mut line: Vec<OsString> = vec!["cairn".into(), "mount".into()];
+        let mut line: Vec<OsString> = vec!["cairn".into(), "mount".into(), "--quiet".into()];
         let master = self.spec.strip_prefix("cairn:").unwrap_or(&self.spec);
         if !matches!(master, "cairn" | "none" | "") {
             line.push(format!("--master={master}").into());
@@ -100,13 +100,13 @@ mod tests {
     fn what_mount_says_becomes_a_command_line() {
         assert_eq!(
             line(&["/sbin/mount.fuse.cairn", "h:1", "/d", "-n", "-o", "rw,ro", "-t", "fuse.cairn"]),
-            ["cairn", "mount", "--master=h:1", "--fsname=h:1", "-orw,ro", "/d"]
+            ["cairn", "mount", "--quiet", "--master=h:1", "--fsname=h:1", "-orw,ro", "/d"]
         );
         assert_eq!(
             line(&["mount.cairn", "cairn:h:1", "/d", "-s"]),
-            ["cairn", "mount", "--master=h:1", "--fsname=cairn:h:1", "--sloppy", "/d"]
+            ["cairn", "mount", "--quiet", "--master=h:1", "--fsname=cairn:h:1", "--sloppy", "/d"]
         );
-        assert_eq!(line(&["mount.cairn", "cairn", "/d"])[2..], ["--fsname=cairn", "/d"]);
+        assert_eq!(line(&["mount.cairn", "cairn", "/d"])[3..], ["--fsname=cairn", "/d"]);
     }
 
     #[test]

@@ -14,11 +14,14 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     mount::{UnmountFlags, unmount},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
 use super::{failure::Failure, mount::full_path};
-use crate::fuse::{liveness, mount_table};
+use crate::{
+    fuse::{liveness, mount_table},
+    metrics::socket,
+};
 
 /// How long to wait for the daemon to store what is left.
 const DAEMON_END: Duration = Duration::from_secs(60);
@@ -44,8 +47,8 @@ impl Umount {
         let shown = self.dir.display();
         let full =
             full_path(&self.dir).map_err(|e| Failure::new(format!("{shown}: {}", explain(&e))))?;
-        match mount_table::find(&full) {
-            Some(mount) if mount.is_cairn() => {}
+        let mount = match mount_table::find(&full) {
+            Some(mount) if mount.is_cairn() => mount,
             Some(mount) => {
                 return Err(Failure::new(format!(
                     "{shown} is no mount of Cairn but one of {}: use umount",
@@ -53,9 +56,11 @@ impl Umount {
                 )));
             }
             None => return Err(Failure::new(format!("nothing is mounted at {shown}"))),
-        }
+        };
         let daemon = daemon_of(&full);
-        if self.lazy || liveness::is_dead(&full) {
+        if liveness::is_dead(&full) {
+            clear_dead(&mount, &full)?;
+        } else if self.lazy {
             detach(&full)?;
         } else {
             take_away(&full)?;
@@ -67,11 +72,24 @@ impl Umount {
     }
 }
 
+/// Takes away `mount` at `full`, whose daemon is gone, and the socket that it has left.
+///
+/// # Errors
+/// When the system refuses.
+pub(super) fn clear_dead(mount: &mount_table::Mount, full: &Path) -> Result<(), Failure> {
+    detach(full)?;
+    if let Ok(socket) = socket::path(&mount.device, geteuid().as_raw()) {
+        // None may be there.
+        let _ = fs::remove_file(socket);
+    }
+    Ok(())
+}
+
 /// Takes the mount at `full` away, in use or not.
 ///
 /// # Errors
 /// When the system refuses.
-pub(super) fn detach(full: &Path) -> Result<(), Failure> {
+fn detach(full: &Path) -> Result<(), Failure> {
     match unmount(full, UnmountFlags::DETACH) {
         Ok(()) => Ok(()),
         Err(Errno::PERM) => helper(full, &["-u", "-z"]),

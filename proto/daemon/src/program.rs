@@ -16,6 +16,7 @@ use std::{
 use clap::{
     Arg, ArgAction, ArgMatches, Command, FromArgMatches,
     builder::{BoolishValueParser, Resettable},
+    error::{ContextKind, ContextValue},
     value_parser,
 };
 
@@ -143,7 +144,8 @@ impl Program {
             let matches = layered.relaxed().try_get_matches_from(arguments)?;
             return Err(Stop::Print(print_config::render(self, &matches, &entries)?));
         }
-        Ok(layered.command.try_get_matches_from(arguments)?)
+        let matches = layered.command.clone().try_get_matches_from(arguments);
+        Ok(matches.map_err(|error| self.name_variable(error, arguments))?)
     }
 
     /// As [`Program::read`], in the form that the program declared.
@@ -166,8 +168,36 @@ impl Program {
     /// Parses with nothing required of the daemon. Help and complaints are of the real command line.
     fn loosely(&self, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
         self.relaxed().try_get_matches_from(arguments).map_err(|error| {
-            self.command.clone().try_get_matches_from(arguments).err().unwrap_or(error)
+            let error = self.command.clone().try_get_matches_from(arguments).err().unwrap_or(error);
+            self.name_variable(error, arguments)
         })
+    }
+
+    /// A bad value that is not on the command line came from a variable; the parser does not say so.
+    fn name_variable(&self, error: clap::Error, arguments: &[OsString]) -> clap::Error {
+        let (Some(ContextValue::String(flag)), Some(ContextValue::String(value))) =
+            (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+        else {
+            return error;
+        };
+        let typed = |word: &OsString| {
+            let word = word.to_string_lossy();
+            word == value.as_str() || word.ends_with(&format!("={value}"))
+        };
+        if arguments.iter().any(typed) {
+            return error;
+        }
+        let verbs = self.command.get_subcommands().flat_map(Command::get_arguments);
+        let variable = self.command.get_arguments().chain(verbs).find_map(|arg| {
+            let named = flag.split([' ', '=']).next()?.strip_prefix("--")? == arg.get_long()?;
+            let variable = arg.get_env().filter(|_| named)?;
+            (std::env::var_os(variable)?.to_string_lossy() == value.as_str()).then_some(variable)
+        });
+        let Some(variable) = variable else { return error };
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let sentence = format!("{first} (from the variable {})", variable.to_string_lossy());
+        self.command.clone().error(error.kind(), sentence)
     }
 
     fn daemon(&self) -> &Command {

@@ -104,3 +104,15 @@ fn a_mistake_is_one_sentence_with_file_line_and_key() {
         assert!(ran.stderr.contains("missing.toml: No such file"), "{ran}");
     });
 }
+
+#[test]
+fn a_bad_variable_is_named() {
+    for (program, arguments, variable, value) in [
+        (binaries::cairn(), vec!["status"], "CAIRN_DEADLINE", "soon"),
+        (binaries::storage(), vec!["serve", "--data", "/nowhere"], "CAIRN_NODE_LISTEN", "here"),
+    ] {
+        let ran = serve(&program, &arguments, &[(variable, value)]);
+        assert_eq!(ran.code(), Some(2), "{ran}");
+        assert!(ran.stderr.contains(variable) && ran.stderr.contains(value), "{ran}");
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,25 +21,49 @@ struct Terminal {
     before: String,
 }
 
+/// A pseudo terminal of 80 columns and 24 lines: the screen with its keyboard, and the program's end.
+fn open() -> (File, OwnedFd) {
+    let (mut first, mut second) = (0, 0);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let none = std::ptr::null_mut::<libc::c_char>();
+    // SAFETY: the pointers are to live variables, absent ones are allowed to be null.
+    let opened = unsafe {
+        libc::openpty(&raw mut first, &raw mut second, none, std::ptr::null(), &raw const size)
+    };
+    assert_eq!(opened, 0, "no pseudo terminal: {}", std::io::Error::last_os_error());
+    // SAFETY: openpty has just made these two descriptors, and nobody else owns them.
+    let (screen, line) = unsafe { (File::from_raw_fd(first), OwnedFd::from_raw_fd(second)) };
+    // A program that held the screen too would never see it close.
+    rustix::io::fcntl_setfd(&screen, rustix::io::FdFlags::CLOEXEC).unwrap();
+    (screen, line)
+}
+
+/// The monitor on the program's end of a terminal.
+fn monitor(line: &OwnedFd, master: &str) -> Child {
+    let share = || Stdio::from(line.try_clone().unwrap());
+    let mut command = Command::new(binaries::cairn());
+    command.args(["monitor", "--interval", "0.2", "--master", master]);
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    command.stdin(share()).stdout(share()).stderr(share()).spawn().unwrap()
+}
+
+/// The exit status of `child`, which must end soon.
+#[track_caller]
+fn end_of(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    let ended = wait_for(Duration::from_secs(20), || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(ended, "it goes on");
+    status.unwrap()
+}
+
 impl Terminal {
     fn start(master: &str) -> Self {
-        let (mut first, mut second) = (0, 0);
-        let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let none = std::ptr::null_mut::<libc::c_char>();
-        // SAFETY: the pointers are to live variables, absent ones are allowed to be null.
-        let opened = unsafe {
-            libc::openpty(&raw mut first, &raw mut second, none, std::ptr::null(), &raw const size)
-        };
-        assert_eq!(opened, 0, "no pseudo terminal: {}", std::io::Error::last_os_error());
-        // SAFETY: openpty has just made these two descriptors, and nobody else owns them.
-        let (screen, line) = unsafe { (OwnedFd::from_raw_fd(first), OwnedFd::from_raw_fd(second)) };
+        let (keyboard, line) = open();
         let before = settings(&line);
-        let share = || Stdio::from(line.try_clone().unwrap());
-        let mut command = Command::new(binaries::cairn());
-        command.args(["monitor", "--interval", "0.2", "--master", master]);
-        command.env("TERM", "xterm").env_remove("NO_COLOR");
-        let child = command.stdin(share()).stdout(share()).stderr(share()).spawn().unwrap();
-        let keyboard = File::from(screen);
+        let child = monitor(&line, master);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, sink) = (keyboard.try_clone().unwrap(), Arc::clone(&seen));
         std::thread::spawn(move || {
@@ -64,13 +88,8 @@ impl Terminal {
     /// Its exit code, once it has ended; the terminal must be as it was.
     #[track_caller]
     fn ends_with(&mut self, code: i32) {
-        let mut status = None;
-        let ended = wait_for(Duration::from_secs(20), || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        assert!(ended, "it goes on: {:?}", self.text());
-        assert_eq!(status.unwrap().code(), Some(code), "{:?}", self.text());
+        let status = end_of(&mut self.child);
+        assert_eq!(status.code(), Some(code), "{:?}", self.text());
         self.wait_to_see("\x1b[?1049l");
         assert_eq!(settings(&self.line), self.before, "the terminal's settings are not restored");
     }
@@ -114,6 +133,20 @@ fn keys_and_signals_end_it_and_the_terminal_is_as_it_was() {
             rustix::process::kill_process(pid, signal).unwrap();
             terminal.ends_with(code);
         }
+    });
+}
+
+/// The terminal's program was killed, and nobody sends SIGHUP: the monitor is not in its session.
+#[test]
+fn it_ends_when_its_terminal_is_closed() {
+    within(60, || {
+        let cluster = Cluster::new();
+        let (mut screen, line) = open();
+        let mut child = monitor(&line, &cluster.master_address());
+        let mut first = [0; 64];
+        assert!(screen.read(&mut first).unwrap() > 0);
+        drop((screen, line));
+        end_of(&mut child);
     });
 }
 

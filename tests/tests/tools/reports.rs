@@ -321,3 +321,15 @@ fn every_report_has_a_schema_and_colours_come_only_when_wanted() {
         assert_eq!(at("NODE", "STATE"), at("node1", "up "), "columns are not in line: {always}");
     });
 }
+
+#[test]
+fn a_verb_that_fails_leaves_no_session_behind() {
+    within(120, || {
+        let cluster = Cluster::new();
+        for verb in [&["list", "/none"][..], &["cat", "none"], &["info", "none"], &["rm", "none"]] {
+            let ran = cluster.cairn(60, verb);
+            assert_eq!(ran.code(), Some(1), "{ran}");
+        }
+        assert_eq!(report(&cluster, &["status"])["sessions"], serde_json::json!([]));
+    });
+}

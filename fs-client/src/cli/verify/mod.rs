@@ -19,6 +19,7 @@ use super::{
     failure::Failure,
     output::{self, JSON_VERSION, Mood, painted},
     progress::Progress,
+    status::report::name_order,
     units,
 };
 use crate::rpc::Admin;
@@ -102,6 +103,7 @@ impl Verify {
         progress.begin("files looked up", Some(files));
         references::check_all(&admin, &map, damaged, &mut report, &progress).await?;
         drop(progress);
+        report.nodes.sort_by(|a, b| name_order(&a.node).cmp(&name_order(&b.node)));
         report.ok =
             report.findings.is_empty() && report.nodes.iter().all(|node| node.error.is_none());
         if self.json {
