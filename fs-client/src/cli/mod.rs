@@ -10,6 +10,7 @@ pub mod analyze;
 pub mod cat;
 pub mod completions;
 pub mod connection;
+mod copies;
 mod device;
 pub mod df;
 pub mod download;

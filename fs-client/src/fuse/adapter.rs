@@ -80,7 +80,7 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = AttrChange { mode, uid, gid, size, atime, mtime, kill_suid_sgid: false };
-        self.long_task(Op::Setattr, req, reply, async move |vfs, caller| {
+        self.task(Op::Setattr, req, reply, async move |vfs, caller| {
             let attr = vfs.setattr(caller, ino(number)?, change).await?;
             vfs.inodes().told(attr.ino, attr.data_version);
             Ok(attr)
@@ -202,7 +202,7 @@ impl Filesystem for Adapter {
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
-        self.long_task(Op::Open, req, reply, async move |vfs, caller| {
+        self.task(Op::Open, req, reply, async move |vfs, caller| {
             let opened = vfs.open(caller, ino(number)?, mode).await?;
             notices.opened(&vfs, &opened).await;
             Ok((opened.fh, open_flags(mode, &opened)))
@@ -268,7 +268,7 @@ impl Filesystem for Adapter {
             return self.now(Op::Write, req, since, reply, result);
         }
         let data = Bytes::copy_from_slice(data);
-        self.long_task(Op::Write, req, reply, async move |vfs, _| {
+        self.task(Op::Write, req, reply, async move |vfs, _| {
             vfs.write_as(fh, offset, &data, kill).await
         });
     }
@@ -281,7 +281,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.closing_task(Op::Flush, req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
+        self.task(Op::Flush, req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
     }
 
     fn release(
@@ -294,7 +294,7 @@ impl Filesystem for Adapter {
         flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Op::Release, req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
+        self.task(Op::Release, req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
     }
 
     fn fsync(
@@ -305,7 +305,7 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Op::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
+        self.task(Op::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -444,7 +444,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.long_task(Op::Fallocate, req, reply, async move |vfs, _| {
+        self.task(Op::Fallocate, req, reply, async move |vfs, _| {
             vfs.fallocate(Fh(fh.0), offset, length, space_change(mode)?).await
         });
     }
@@ -463,7 +463,7 @@ impl Filesystem for Adapter {
             libc::SEEK_HOLE => SeekTo::Hole,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.long_task(Op::Lseek, req, reply, async move |vfs, _| {
+        self.task(Op::Lseek, req, reply, async move |vfs, _| {
             let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchDevice)?;
             vfs.lseek(Fh(fh.0), offset, to).await
         });
@@ -485,7 +485,7 @@ impl Filesystem for Adapter {
         // The answer has 32 bits; the caller comes back for the rest.
         let len = len.min(1 << 31);
         let (from, to) = (Fh(fh_in.0), Fh(fh_out.0));
-        self.long_task(Op::CopyFileRange, req, reply, async move |vfs, _| {
+        self.task(Op::CopyFileRange, req, reply, async move |vfs, _| {
             let copied = vfs.copy_file_range(from, offset_in, to, offset_out, len).await?;
             usize::try_from(copied).map_err(|_| FsError::Overflow)
         });

@@ -60,7 +60,7 @@ impl Adapter {
         Arc::clone(&self.activity)
     }
 
-    /// Answers with the result of a task, within the deadline.
+    /// Answers with the result of a task, within the limit of its kind.
     pub(super) fn task<A, F>(
         &self,
         operation: Operation,
@@ -71,49 +71,8 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
-        self.spawn(operation, req, reply, self.deadline + SLACK, false, work);
-    }
-
-    /// Answers with the result of a task that may take as long as it makes progress.
-    pub(super) fn long_task<A, F>(
-        &self,
-        operation: Operation,
-        req: &Request,
-        reply: A,
-        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
-    ) where
-        A: Answer,
-        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
-    {
-        self.spawn(operation, req, reply, self.deadline * PROGRESS, false, work);
-    }
-
-    /// As [`Adapter::long_task`], for closes.
-    pub(super) fn closing_task<A, F>(
-        &self,
-        operation: Operation,
-        req: &Request,
-        reply: A,
-        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
-    ) where
-        A: Answer,
-        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
-    {
-        self.spawn(operation, req, reply, self.deadline * PROGRESS, true, work);
-    }
-
-    fn spawn<A, F>(
-        &self,
-        operation: Operation,
-        req: &Request,
-        reply: A,
-        limit: Duration,
-        closing: bool,
-        work: impl FnOnce(Arc<Vfs>, Caller) -> F + Send + 'static,
-    ) where
-        A: Answer,
-        F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
-    {
+        let limit = self.limit(operation);
+        let closing = operation == Operation::Flush;
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
         let vfs = Arc::clone(&self.vfs);
         let interruptions = Arc::clone(&self.interruptions);
@@ -147,6 +106,44 @@ impl Adapter {
         let bytes = result.as_ref().ok().map(A::bytes);
         self.activity.done(operation, req.pid(), since, bytes);
         send(reply, result);
+    }
+
+    /// How long an operation may take: the deadline, or as long as it makes progress where it brings
+    /// written bytes to the store or looks through a file.
+    fn limit(&self, operation: Operation) -> Duration {
+        use Operation as Op;
+        match operation {
+            Op::Setattr
+            | Op::Open
+            | Op::Write
+            | Op::Flush
+            | Op::Release
+            | Op::Fsync
+            | Op::Fallocate
+            | Op::Lseek
+            | Op::CopyFileRange => self.deadline * PROGRESS,
+            Op::Lookup
+            | Op::Getattr
+            | Op::Readlink
+            | Op::Mknod
+            | Op::Mkdir
+            | Op::Unlink
+            | Op::Rmdir
+            | Op::Symlink
+            | Op::Rename
+            | Op::Link
+            | Op::Create
+            | Op::Read
+            | Op::Opendir
+            | Op::Readdir
+            | Op::Releasedir
+            | Op::Fsyncdir
+            | Op::Statfs
+            | Op::Setxattr
+            | Op::Getxattr
+            | Op::Listxattr
+            | Op::Removexattr => self.deadline + SLACK,
+        }
     }
 
     /// As [`Adapter::task`], for operations on a name.

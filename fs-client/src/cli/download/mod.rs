@@ -20,12 +20,13 @@ use std::{
 
 use cairn_proto::FileKind;
 use clap::Args;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::time::timeout;
 
 use self::job::Job;
 use super::{
     cat,
     connection::Connection,
+    copies::{Copies, finish},
     failure::Failure,
     interrupt,
     output::unwritable,
@@ -65,7 +66,7 @@ impl Download {
         }
         let out = self.place(&path);
         let job = Arc::new(Job::new(store, Progress::bytes(!self.quiet)));
-        let mut copies = JoinSet::new();
+        let mut copies = Copies::new();
         let result = tokio::select! {
             result = self.copy(&job, &path, &out, &mut copies) => result,
             interrupted = interrupt::requested() => Err(interrupted),
@@ -88,7 +89,7 @@ impl Download {
         job: &Arc<Job>,
         path: &StorePath,
         out: &Path,
-        copies: &mut tree::Copies,
+        copies: &mut Copies,
     ) -> Result<(), Failure> {
         let attr = job.store.resolve(path).await?;
         if attr.kind() == FileKind::Directory {
@@ -104,7 +105,7 @@ impl Download {
         // A task of its own, as writing blocks.
         let (job, path, out) = (Arc::clone(job), path.clone(), out.to_owned());
         copies.spawn(async move { file::copy_out(&job, &path, &attr, &out).await });
-        tree::finish(copies, 0).await
+        finish(copies, 0).await
     }
 
     /// To standard output. The line would be in the way of what a terminal shows.

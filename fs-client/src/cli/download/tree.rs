@@ -10,20 +10,22 @@ use std::{
 };
 
 use cairn_proto::{Attr, FileKind, Ino};
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::block_in_place;
 
 use super::{
     attributes,
     file::{self, cannot_write},
     job::Job,
 };
-use crate::cli::{failure::Failure, store::StorePath, walk::Walk};
+use crate::cli::{
+    copies::{Copies, finish},
+    failure::Failure,
+    store::StorePath,
+    walk::Walk,
+};
 
 /// Files that are copied at the same time.
 const AT_ONCE: usize = 16;
-
-/// Copies under way.
-pub(super) type Copies = JoinSet<Result<(), Failure>>;
 
 /// Copies the directory `root` at `path` to `out`: files several at a time while the walk goes on, then
 /// hard links, then the directories' attributes, children first. Held: the directories, and the first
@@ -68,18 +70,6 @@ pub(super) async fn copy(
     }
     for (target, attr) in directories.iter().rev() {
         attributes::apply(target, attr).map_err(|e| cannot_write(target, &e))?;
-    }
-    Ok(())
-}
-
-/// Waits until no more than `most` copies are under way; ends with the first that fails.
-pub(super) async fn finish(copies: &mut Copies, most: usize) -> Result<(), Failure> {
-    while copies.len() > most {
-        match copies.join_next().await {
-            Some(Ok(result)) => result?,
-            Some(Err(error)) => return Err(Failure::new(format!("a copy ended early: {error}"))),
-            None => return Ok(()),
-        }
     }
     Ok(())
 }

@@ -24,11 +24,7 @@ use std::{
 
 use cairn_proto::{FileKind, FsError, Ino};
 use clap::Args;
-use tokio::{
-    sync::mpsc,
-    task::{JoinSet, spawn_blocking},
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 pub use self::report::UploadReport;
 use self::{
@@ -39,6 +35,7 @@ use self::{
 };
 use super::{
     connection::Connection,
+    copies::{Copies, finish},
     failure::Failure,
     interrupt, output,
     progress::Progress,
@@ -95,7 +92,7 @@ impl Upload {
         };
         let progress = Progress::bytes(!self.quiet && !self.json);
         let job = Arc::new(Job::new(store, progress));
-        let mut copies = JoinSet::new();
+        let mut copies = Copies::new();
         let result = tokio::select! {
             result = self.copy(&job, &named, &mut copies) => result,
             () = job.follow() => Ok(()),
@@ -201,7 +198,7 @@ impl Upload {
         &self,
         job: &Arc<Job>,
         named: &Named,
-        copies: &mut JoinSet<Result<(), Failure>>,
+        copies: &mut Copies,
     ) -> Result<(), Failure> {
         let mut directories = Directories::default();
         if self.is_stdin() {
@@ -278,7 +275,7 @@ impl Upload {
         job: &Arc<Job>,
         directories: &mut Directories,
         links: Vec<HardLink>,
-        copies: &mut JoinSet<Result<(), Failure>>,
+        copies: &mut Copies,
     ) -> Result<(), Failure> {
         for link in links {
             let dir = directories.open(job, &link.target.parent()).await?;
@@ -291,29 +288,13 @@ impl Upload {
 }
 
 /// Gives directories their attributes, when nothing is put into them any more.
-async fn dress(
-    job: &Arc<Job>,
-    made: Vec<(Item, Ino)>,
-    copies: &mut JoinSet<Result<(), Failure>>,
-) -> Result<(), Failure> {
+async fn dress(job: &Arc<Job>, made: Vec<(Item, Ino)>, copies: &mut Copies) -> Result<(), Failure> {
     for (item, ino) in made {
         let job = Arc::clone(job);
         copies.spawn(async move { file::set_directory(&job, &item, ino).await });
         finish(copies, AT_ONCE - 1).await?;
     }
     finish(copies, 0).await
-}
-
-/// Waits until no more than `most` copies are under way; ends with the first that fails.
-async fn finish(copies: &mut JoinSet<Result<(), Failure>>, most: usize) -> Result<(), Failure> {
-    while copies.len() > most {
-        match copies.join_next().await {
-            Some(Ok(result)) => result?,
-            Some(Err(error)) => return Err(Failure::new(format!("a copy ended early: {error}"))),
-            None => return Ok(()),
-        }
-    }
-    Ok(())
 }
 
 /// The mode bits that new files shall not have.
