@@ -1,4 +1,6 @@
 //! A directory of the store with everything in it.
+//!
+//! The local disk is used with `block_in_place`: it may be slow, and other copies go on meanwhile.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,6 @@
 //! One file, link or device from here into the store.
+//!
+//! The local disk is used with `block_in_place`: it may be slow, and other copies go on meanwhile.
 
 use std::{
     fs::{File, Metadata},
