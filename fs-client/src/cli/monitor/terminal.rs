@@ -14,6 +14,7 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -24,6 +25,9 @@ use crate::cli::{failure::Failure, interrupt, output};
 
 /// How long a key may wait.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the terminal is still there.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Shows `looks` until somebody quits.
 ///
@@ -53,6 +57,8 @@ pub(super) async fn show(
     tokio::pin!(screen);
     let (shown, stop) = tokio::select! {
         shown = &mut screen => (shown, None),
+        // There is nothing to restore, and the thread that reads keys may never end.
+        () = closed() => return Ok(()),
         stop = signals => {
             stopped.store(true, Ordering::Relaxed);
             (screen.await, Some(stop))
@@ -109,6 +115,23 @@ impl Drop for Screen {
         // Nobody is left to whom a failure could be shown.
         let _unchanged = ratatui::try_restore();
     }
+}
+
+/// Waits until the terminal is closed. Not every one says so with SIGHUP, and waiting for a key of one
+/// that is gone goes on for ever, without a pause.
+async fn closed() {
+    let mut ticks = tokio::time::interval(LOOK);
+    while !is_gone() {
+        ticks.tick().await;
+    }
+}
+
+fn is_gone() -> bool {
+    let stdout = io::stdout();
+    let mut terminal = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut terminal, Some(&now)).is_ok()
+        && terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 fn quits(key: KeyEvent) -> bool {
