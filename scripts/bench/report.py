@@ -45,7 +45,7 @@ def cell(values, figure, unit, system):
         return text
     ours, theirs = statistics.median(cairn), statistics.median(own)
     better, worse = (theirs, ours) if unit in LESS_IS_GOOD else (ours, theirs)
-    return text + (f" **{better / worse:.2g}x**" if worse else "")
+    return text + (f" **{number(better / worse)}x**" if worse else "")
 
 
 def table(values, order, systems):
