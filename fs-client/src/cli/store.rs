@@ -43,20 +43,18 @@ impl Store {
     }
 
     /// Makes everything power-safe and ends the session.
-    ///
-    /// # Errors
-    /// When that cannot be had.
-    pub async fn close(self) -> Result<(), Failure> {
+    async fn close(self) -> Result<(), Failure> {
         self.vfs
             .shutdown()
             .await
             .map_err(|e| Failure::new(format!("the store did not confirm that all is safe: {e}")))
     }
 
-    /// Ends the session after `result`, also after a failure: it would count as away for a minute.
+    /// Ends the session after `result`, when that is good once everything is power-safe. Also after a
+    /// failure: the session would count as away for a minute.
     ///
     /// # Errors
-    /// That of `result`, or that of [`Store::close`].
+    /// That of `result`, or that not everything is known to be safe.
     pub async fn end<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         match result {
             Ok(value) => self.close().await.map(|()| value),

@@ -78,7 +78,8 @@ impl Umount {
 /// When the system refuses.
 pub(super) fn clear_dead(mount: &mount_table::Mount, full: &Path) -> Result<(), Failure> {
     detach(full)?;
-    if let Ok(socket) = socket::path(&mount.device, geteuid().as_raw()) {
+    let owner = mount.owner.unwrap_or_else(|| geteuid().as_raw());
+    if let Ok(socket) = socket::path(&mount.device, owner) {
         // None may be there.
         let _ = fs::remove_file(socket);
     }

@@ -72,12 +72,11 @@ impl Download {
             interrupted = interrupt::requested() => Err(interrupted),
         };
         job.progress.end();
-        if let Err(failure) = result {
+        if result.is_err() {
             let _ = timeout(STOP, copies.shutdown()).await;
             job.clean_up();
-            return job.store.clone().end(Err(failure)).await;
         }
-        job.store.clone().close().await?;
+        job.store.clone().end(result).await?;
         if !self.quiet {
             println!("downloaded {path} to {}", out.display());
         }

@@ -67,17 +67,13 @@ impl Job {
         }
     }
 
-    /// Removes what was left half done, as far as the master answers at once, and ends the session.
-    /// No copy may be under way any longer.
+    /// Removes what was left half done, as far as the master answers at once. No copy may be
+    /// under way any longer.
     pub(super) async fn clean_up(&self) {
         let store = &self.store;
         let staged = self.staged.take();
         let removals = staged.iter().map(|(dir, name)| store.vfs.unlink(store.caller, *dir, name));
-        let removed = async {
-            join_all(removals).await;
-            store.vfs.session().clone().close().await;
-        };
         // What remains has a name that the next upload knows.
-        let _ = timeout(CLEAN, removed).await;
+        let _ = timeout(CLEAN, join_all(removals)).await;
     }
 }

@@ -100,12 +100,11 @@ impl Upload {
                 .and(": the same command goes on where this one has stopped")),
         };
         job.progress.end();
-        if let Err(failure) = result {
+        if result.is_err() {
             let _ = timeout(STOP, copies.shutdown()).await;
             job.clean_up().await;
-            return job.store.clone().end(Err(failure)).await;
         }
-        job.store.clone().close().await?;
+        job.store.clone().end(result).await?;
         let report = UploadReport::new(&job, &named);
         match (self.json, self.quiet) {
             (true, _) => output::json(&report)?,
