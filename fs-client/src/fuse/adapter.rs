@@ -1,35 +1,21 @@
-//! The one implementation of `fuser::Filesystem`. Every method decodes its arguments into owned
-//! values and hands them on; none waits.
+//! The one implementation of `fuser::Filesystem`. Every method hands what it is asked on to a method of
+//! its theme's file, which decodes it into owned values; none waits.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{ffi::OsStr, path::Path, time::SystemTime};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use cairn_proto::{FileName, FsError};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{
-    answer::XattrAnswer,
     attr::time_change,
-    flags::{open_flags, space_change},
     init,
-    listing::PlusAnswer,
     tasks::{Adapter, ino},
 };
-use crate::{
-    activity::Operation as Op,
-    vfs::{AttrChange, Fh, OpenMode, SeekTo},
-};
+use crate::vfs::AttrChange;
 
 #[expect(unused_variables, reason = "the trait's arguments keep their names")]
 impl Filesystem for Adapter {
@@ -39,11 +25,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.named(Op::Lookup, req, parent, name, reply, async |vfs, caller, parent, name| {
-            let attr = vfs.lookup(caller, parent, &name).await?;
-            Self::remember(&vfs, &attr, false);
-            Ok(attr)
-        });
+        self.look_up(req, parent, name, reply);
     }
 
     fn forget(&self, req: &Request, number: INodeNo, count: u64) {
@@ -53,11 +35,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.task(Op::Getattr, req, reply, async move |vfs, caller| {
-            let attr = vfs.getattr(caller, ino(number)?).await?;
-            vfs.inodes().told(attr.ino, attr.data_version);
-            Ok(attr)
-        });
+        self.attributes(req, number, reply);
     }
 
     fn setattr(
@@ -80,17 +58,11 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (atime.map(time_change), mtime.map(time_change));
         let change = AttrChange { mode, uid, gid, size, atime, mtime, kill_suid_sgid: false };
-        self.task(Op::Setattr, req, reply, async move |vfs, caller| {
-            let attr = vfs.setattr(caller, ino(number)?, change).await?;
-            vfs.inodes().told(attr.ino, attr.data_version);
-            Ok(attr)
-        });
+        self.change_attributes(req, number, change, reply);
     }
 
     fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {
-        self.task(Op::Readlink, req, reply, async move |vfs, caller| {
-            vfs.readlink(caller, ino(number)?).await
-        });
+        self.link_target(req, number, reply);
     }
 
     fn mknod(
@@ -103,11 +75,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.named(Op::Mknod, req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
-            Self::remember(&vfs, &attr, true);
-            Ok(attr)
-        });
+        self.make_node(req, parent, name, mode, rdev, reply);
     }
 
     fn mkdir(
@@ -119,23 +87,15 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.named(Op::Mkdir, req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let attr = vfs.mkdir(caller, parent, &name, mode).await?;
-            Self::remember(&vfs, &attr, true);
-            Ok(attr)
-        });
+        self.make_directory(req, parent, name, mode, reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(Op::Unlink, req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.unlink(caller, parent, &name).await
-        });
+        self.remove_file(req, parent, name, reply);
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.named(Op::Rmdir, req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.rmdir(caller, parent, &name).await
-        });
+        self.remove_directory(req, parent, name, reply);
     }
 
     fn symlink(
@@ -146,19 +106,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
-        self.named(
-            Op::Symlink,
-            req,
-            parent,
-            link_name,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let attr = vfs.symlink(caller, parent, &name, target).await?;
-                Self::remember(&vfs, &attr, true);
-                Ok(attr)
-            },
-        );
+        self.make_symlink(req, parent, link_name, target, reply);
     }
 
     fn rename(
@@ -171,11 +119,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let new_name = FileName::try_from(newname.as_bytes());
-        self.named(Op::Rename, req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let (new_parent, new_name) = (ino(newparent)?, new_name?);
-            vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
-        });
+        self.move_name(req, (parent, name), (newparent, newname), flags, reply);
     }
 
     fn link(
@@ -186,27 +130,11 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.named(
-            Op::Link,
-            req,
-            newparent,
-            newname,
-            reply,
-            async move |vfs, caller, parent, name| {
-                let attr = vfs.link(caller, ino(number)?, parent, &name).await?;
-                Self::remember(&vfs, &attr, false);
-                Ok(attr)
-            },
-        );
+        self.make_link(req, number, newparent, newname, reply);
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let (mode, notices) = (OpenMode::from_flags(flags.0), self.notices.clone());
-        self.task(Op::Open, req, reply, async move |vfs, caller| {
-            let opened = vfs.open(caller, ino(number)?, mode).await?;
-            notices.opened(&vfs, &opened).await;
-            Ok((opened.fh, open_flags(mode, &opened)))
-        });
+        self.open_file(req, number, flags, reply);
     }
 
     fn create(
@@ -219,12 +147,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (how, exclusive) = (OpenMode::from_flags(flags), flags & libc::O_EXCL != 0);
-        self.named(Op::Create, req, parent, name, reply, async move |vfs, caller, parent, name| {
-            let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
-            Self::remember(&vfs, &made.opened.attr, made.created);
-            Ok((made, open_flags(how, &made.opened)))
-        });
+        self.make_file(req, parent, name, mode, flags, reply);
     }
 
     fn read(
@@ -238,15 +161,7 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (fh, len) = (Fh(fh.0), size as usize);
-        let since = Instant::now();
-        let _runtime = self.runtime.enter();
-        match self.vfs.read_now(fh, offset, len) {
-            Some(result) => self.now(Op::Read, req, since, reply, result),
-            None => {
-                self.task(Op::Read, req, reply, async move |vfs, _| vfs.read(fh, offset, len).await)
-            }
-        }
+        self.read_file(req, fh, offset, size, reply);
     }
 
     fn write(
@@ -261,16 +176,7 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (fh, kill) = (Fh(fh.0), write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID));
-        let since = Instant::now();
-        let _runtime = self.runtime.enter();
-        if let Some(result) = self.vfs.write_now(fh, offset, data, kill) {
-            return self.now(Op::Write, req, since, reply, result);
-        }
-        let data = Bytes::copy_from_slice(data);
-        self.task(Op::Write, req, reply, async move |vfs, _| {
-            vfs.write_as(fh, offset, &data, kill).await
-        });
+        self.write_file(req, fh, offset, data, write_flags, reply);
     }
 
     fn flush(
@@ -281,7 +187,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.task(Op::Flush, req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
+        self.close_file(req, fh, reply);
     }
 
     fn release(
@@ -294,7 +200,7 @@ impl Filesystem for Adapter {
         flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.task(Op::Release, req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
+        self.release_file(req, fh, reply);
     }
 
     fn fsync(
@@ -305,13 +211,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.task(Op::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
+        self.sync_file(req, fh, reply);
     }
 
     fn opendir(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.task(Op::Opendir, req, reply, async move |vfs, _| {
-            Ok((vfs.opendir(ino(number)?).await?, FopenFlags::empty()))
-        });
+        self.open_directory(req, number, reply);
     }
 
     fn readdir(
@@ -322,9 +226,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.task(Op::Readdir, req, reply, async move |vfs, caller| {
-            vfs.readdir(caller, Fh(fh.0), offset, false).await
-        });
+        self.list(req, fh, offset, reply);
     }
 
     fn readdirplus(
@@ -335,10 +237,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let reply = PlusAnswer { reply, vfs: Arc::clone(&self.vfs), shown: self.shown };
-        self.task(Op::Readdir, req, reply, async move |vfs, caller| {
-            vfs.readdir(caller, Fh(fh.0), offset, true).await
-        });
+        self.list_plus(req, fh, offset, reply);
     }
 
     fn releasedir(
@@ -349,8 +248,7 @@ impl Filesystem for Adapter {
         flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let result = self.vfs.releasedir(Fh(fh.0));
-        self.now(Op::Releasedir, req, Instant::now(), reply, result);
+        self.release_directory(req, fh, reply);
     }
 
     fn fsyncdir(
@@ -361,11 +259,11 @@ impl Filesystem for Adapter {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.task(Op::Fsyncdir, req, reply, async move |vfs, _| vfs.fsyncdir().await);
+        self.sync_directory(req, reply);
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.task(Op::Statfs, req, reply, async move |vfs, caller| vfs.statfs(caller).await);
+        self.usage(req, reply);
     }
 
     fn setxattr(
@@ -378,41 +276,19 @@ impl Filesystem for Adapter {
         position: u32,
         reply: ReplyEmpty,
     ) {
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        let (value, flags) = (Bytes::copy_from_slice(value), flags.cast_unsigned());
-        self.task(Op::Setxattr, req, reply, async move |vfs, caller| {
-            vfs.setxattr(caller, ino(number)?, &name, value, flags).await
-        });
+        self.set_xattr(req, number, name, value, flags, reply);
     }
 
     fn getxattr(&self, req: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let reply = XattrAnswer { reply, size };
-        if ino(number).is_ok_and(|ino| self.vfs.xattr_absent(ino, name.as_bytes())) {
-            let none = Err(FsError::NoAttribute);
-            return self.now(Op::Getxattr, req, Instant::now(), reply, none);
-        }
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(Op::Getxattr, req, reply, async move |vfs, caller| {
-            vfs.getxattr(caller, ino(number)?, &name).await
-        });
+        self.xattr(req, number, name, size, reply);
     }
 
     fn listxattr(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        self.task(Op::Listxattr, req, XattrAnswer { reply, size }, async move |vfs, caller| {
-            let mut list = BytesMut::new();
-            for name in vfs.listxattr(caller, ino(number)?).await? {
-                list.put(name);
-                list.put_u8(0);
-            }
-            Ok(list.freeze())
-        });
+        self.xattr_names(req, number, size, reply);
     }
 
     fn removexattr(&self, req: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = Bytes::copy_from_slice(name.as_bytes());
-        self.task(Op::Removexattr, req, reply, async move |vfs, caller| {
-            vfs.removexattr(caller, ino(number)?, &name).await
-        });
+        self.remove_xattr(req, number, name, reply);
     }
 
     /// Not asked while the kernel checks permissions itself, as it does.
@@ -444,9 +320,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.task(Op::Fallocate, req, reply, async move |vfs, _| {
-            vfs.fallocate(Fh(fh.0), offset, length, space_change(mode)?).await
-        });
+        self.change_space(req, fh, offset, length, mode, reply);
     }
 
     fn lseek(
@@ -458,15 +332,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let to = match whence {
-            libc::SEEK_DATA => SeekTo::Data,
-            libc::SEEK_HOLE => SeekTo::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        self.task(Op::Lseek, req, reply, async move |vfs, _| {
-            let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchDevice)?;
-            vfs.lseek(Fh(fh.0), offset, to).await
-        });
+        self.seek(req, fh, offset, whence, reply);
     }
 
     fn copy_file_range(
@@ -482,12 +348,6 @@ impl Filesystem for Adapter {
         flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The answer has 32 bits; the caller comes back for the rest.
-        let len = len.min(1 << 31);
-        let (from, to) = (Fh(fh_in.0), Fh(fh_out.0));
-        self.task(Op::CopyFileRange, req, reply, async move |vfs, _| {
-            let copied = vfs.copy_file_range(from, offset_in, to, offset_out, len).await?;
-            usize::try_from(copied).map_err(|_| FsError::Overflow)
-        });
+        self.copy_range(req, (fh_in, offset_in), (fh_out, offset_out), len, reply);
     }
 }

@@ -1,6 +1,7 @@
 //! FUSE: the kernel's requests become calls of [`crate::vfs::Vfs`], their results become replies.
 //!
-//! This layer decodes and answers; it decides nothing about files. What can be answered from memory is
+//! This layer decodes and answers; it decides nothing about files. [`adapter`] has the kernel's list of
+//! operations, `names`, `attributes`, `files` and `directories` what is done with them. What can be answered from memory is
 //! answered on the session's thread, everything else by a task that owns the reply ([`tasks`]); no
 //! session thread ever waits. A task that panics answers EIO ([`answer`]), one that takes too long answers EIO
 //! or, when its caller was told to stop, EINTR ([`patience`]).
@@ -11,11 +12,15 @@
 pub mod adapter;
 pub mod answer;
 pub mod attr;
+mod attributes;
+mod directories;
+mod files;
 mod flags;
 mod init;
 pub mod listing;
 pub mod liveness;
 pub mod mount_table;
+mod names;
 pub mod notices;
 pub mod patience;
 pub mod session;
