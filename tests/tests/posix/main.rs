@@ -1,4 +1,5 @@
 //! The mount behaves as a local disk does: suites that others wrote, a model, and real programs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod pjdfstest;
 mod programs;
