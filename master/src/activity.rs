@@ -17,7 +17,7 @@ use cairn_proto::pb::{self, op, reply};
 use crate::namespace::{Counters, Namespace};
 
 /// Names of the kinds of operations, as status and metrics show them; [`kind`] is the index.
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "lookup",
     "getattr",
     "setattr",
@@ -40,6 +40,7 @@ const KINDS: [&str; 22] = [
     "clone_range",
     "sync",
     "report_node",
+    "accessed",
 ];
 
 const fn kind(op: &op::Kind) -> usize {
@@ -66,6 +67,7 @@ const fn kind(op: &op::Kind) -> usize {
         op::Kind::CloneRange(_) => 19,
         op::Kind::Sync(_) => 20,
         op::Kind::ReportNode(_) => 21,
+        op::Kind::Accessed(_) => 22,
     }
 }
 

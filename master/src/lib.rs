@@ -1,5 +1,6 @@
 //! Cairn's master: the namespace, the manifests, the cluster map.
 
+mod acl;
 mod activity;
 pub mod cli;
 pub mod clock;

@@ -90,6 +90,8 @@ pub struct Attr {
     pub version: u64,
     /// Grows with every change of content or length.
     pub data_version: u64,
+    /// Which extended attributes it may have (see [`crate::xattr`]); `None`: not known.
+    pub xattrs: Option<u32>,
 }
 
 impl Attr {
@@ -136,6 +138,7 @@ impl From<Attr> for pb::Attr {
             btime: Some(a.btime.into()),
             version: a.version,
             data_version: a.data_version,
+            xattrs: a.xattrs,
         }
     }
 }
@@ -169,6 +172,7 @@ impl TryFrom<pb::Attr> for Attr {
             btime: time(a.btime)?,
             version: a.version,
             data_version: a.data_version,
+            xattrs: a.xattrs,
         })
     }
 }

@@ -24,6 +24,7 @@ pub mod placement;
 pub mod range;
 pub mod status;
 pub mod transport;
+pub mod xattr;
 
 pub use attr::{Attr, FileKind, Timestamp};
 pub use chunk_id::ChunkId;

@@ -108,5 +108,6 @@ fn dot(item: &DirItem) -> Attr {
         btime: never,
         version: 0,
         data_version: 0,
+        xattrs: None,
     }
 }

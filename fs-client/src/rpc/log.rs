@@ -376,7 +376,8 @@ pub(crate) fn is_mutation(op: &pb::Op) -> bool {
             | Kind::ListXattr(_)
             | Kind::GetFileManifest(_)
             | Kind::Sync(_)
-            | Kind::ReportNode(_),
+            | Kind::ReportNode(_)
+            | Kind::Accessed(_),
         )
         | None => false,
     }

@@ -259,7 +259,7 @@ async fn the_log_has_a_bound() {
     let value = bytes::Bytes::from(vec![0; 60_000]);
     let set = || {
         let (name, value) = ("user.x".into(), value.clone());
-        Kind::SetXattr(pb::SetXattr { ino: 1, name, value, flags: 0 })
+        Kind::SetXattr(pb::SetXattr { ino: 1, name, value, ..pb::SetXattr::default() })
     };
     let mut stored = 0;
     while call(&session, set()).await.is_ok() {

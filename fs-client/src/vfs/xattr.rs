@@ -61,7 +61,7 @@ impl Vfs {
         }
         self.inodes.has_xattrs(ino);
         let name = Bytes::copy_from_slice(name);
-        let op = pb::SetXattr { ino: ino.get(), name, value, flags };
+        let op = pb::SetXattr { ino: ino.get(), name, value, flags, kill_sgid: false };
         answers::done(self.ask(caller, Kind::SetXattr(op)).await?)
     }
 

@@ -24,7 +24,10 @@ pub(super) const DIRECTORY_SIZE: u64 = 4096;
 /// What a new inode shall be.
 pub(super) struct Blueprint {
     pub(super) kind: FileKind,
+    /// Without those that the umask took.
     pub(super) permissions: u32,
+    /// What the umask took.
+    pub(super) masked: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) rdev: u32,
@@ -49,7 +52,8 @@ impl Blueprint {
             }
         };
         let permissions = request.mode & 0o7777;
-        Ok(Self { kind, permissions, uid: call.uid, gid: call.gid, rdev, target })
+        let masked = request.masked & 0o777;
+        Ok(Self { kind, permissions, masked, uid: call.uid, gid: call.gid, rdev, target })
     }
 }
 
@@ -132,7 +136,8 @@ impl Namespace {
         blueprint: Blueprint,
     ) -> Result<Inode, FsError> {
         let now = self.now();
-        let Blueprint { kind, mut permissions, uid, mut gid, rdev, target } = blueprint;
+        let Blueprint { kind, permissions, masked, uid, mut gid, rdev, target } = blueprint;
+        let (mut permissions, inherited) = self.inherit(parent, kind, permissions, masked)?;
         let is_directory = kind == FileKind::Directory;
         if parent.row.mode & libc::S_ISGID != 0 {
             gid = parent.row.gid;
@@ -157,6 +162,7 @@ impl Namespace {
                 ..InodeRow::default()
             },
         };
+        self.bequeath(&mut inode, inherited)?;
         self.touch_data(&mut inode, now);
         self.add_entry(parent, name, ino, inode.row.mode);
         if is_directory {

@@ -55,7 +55,9 @@ const fn is_mutation(kind: &op::Kind) -> bool {
         | op::Kind::ListXattr(_)
         | op::Kind::GetFileManifest(_)
         | op::Kind::Sync(_)
-        | op::Kind::ReportNode(_) => false,
+        | op::Kind::ReportNode(_)
+        // Twice is as good as once.
+        | op::Kind::Accessed(_) => false,
     }
 }
 
@@ -186,6 +188,7 @@ impl Namespace {
             }
             op::Kind::Commit(request) => self.commit_file(request).map(Reply::Committed),
             op::Kind::CloneRange(request) => self.clone_range(request).map(Reply::Committed),
+            op::Kind::Accessed(request) => self.accessed(request).map(Reply::Done),
             op::Kind::Sync(_) | op::Kind::ReportNode(_) => Ok(Reply::Done(pb::Done {})),
         }
     }

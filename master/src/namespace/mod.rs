@@ -6,6 +6,8 @@
 //! Replies may go out after the commit (or after the sync, where durability was asked for), never
 //! before. A [`View`] is a consistent snapshot that other threads read at leisure.
 
+mod accessed;
+mod acls;
 mod clone_range;
 mod cluster;
 mod commit;

@@ -240,5 +240,5 @@ impl Namespace {
 
 /// An inode that belongs to nobody in particular.
 const fn plain(kind: FileKind, permissions: u32) -> Blueprint {
-    Blueprint { kind, permissions, uid: 0, gid: 0, rdev: 0, target: Bytes::new() }
+    Blueprint { kind, permissions, masked: 0, uid: 0, gid: 0, rdev: 0, target: Bytes::new() }
 }

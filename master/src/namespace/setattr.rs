@@ -30,6 +30,7 @@ impl Namespace {
         }
         if let Some(mode) = request.mode {
             inode.row.mode = inode.row.mode & libc::S_IFMT | mode & 0o7777;
+            self.chmod_acl(&mut inode)?;
         }
         inode.row.uid = request.uid.unwrap_or(inode.row.uid);
         inode.row.gid = request.gid.unwrap_or(inode.row.gid);

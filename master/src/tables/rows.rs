@@ -1,7 +1,7 @@
 //! The values of all rows, as protobuf messages: fields are only ever added, a tag is never reused.
 
 use bytes::Bytes;
-use cairn_proto::{ChunkId, ChunkRef, FileKind, pb};
+use cairn_proto::{ChunkId, ChunkRef, FileKind, pb, xattr};
 use prost::Message;
 
 use crate::engine::EngineError;
@@ -86,6 +86,9 @@ pub struct InodeRow {
     /// Bytes of the list of extended attributes, each name with its NUL.
     #[prost(uint64, tag = "19")]
     pub xattr_list: u64,
+    /// Which of them there may be (see [`xattr`]). Rows of older versions have 0 and a list.
+    #[prost(uint32, tag = "20")]
+    pub xattrs: u32,
 }
 
 impl InodeRow {
@@ -102,6 +105,11 @@ impl InodeRow {
     /// Whether it is a regular file.
     pub fn is_regular(&self) -> bool {
         self.kind() == Some(FileKind::Regular)
+    }
+
+    /// Which extended attributes there may be. A bit that is not set is certain.
+    pub const fn xattr_bits(&self) -> u32 {
+        if self.xattr_list != 0 && self.xattrs == 0 { xattr::ALL } else { self.xattrs }
     }
 
     /// What `stat` shows.
@@ -121,6 +129,7 @@ impl InodeRow {
             btime: self.btime,
             version: self.version,
             data_version: self.data_version,
+            xattrs: Some(self.xattr_bits()),
         }
     }
 }

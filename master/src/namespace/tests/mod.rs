@@ -1,5 +1,6 @@
 //! What operations do, seen from outside: requests in, replies and fsck out.
 
+mod acls;
 mod crash;
 mod files;
 mod model;

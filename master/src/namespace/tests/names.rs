@@ -274,7 +274,8 @@ fn extended_attributes() {
     let ino = store.file(ROOT, "f");
     let set = |store: &mut Store, name: &str, value: Vec<u8>, flags| {
         let name = Bytes::copy_from_slice(name.as_bytes());
-        store.op(op::Kind::SetXattr(pb::SetXattr { ino, name, value: value.into(), flags }))
+        let value = value.into();
+        store.op(op::Kind::SetXattr(pb::SetXattr { ino, name, value, flags, kill_sgid: false }))
     };
     let get = |store: &mut Store, name: &'static str| match store
         .op(op::Kind::GetXattr(pb::GetXattr { ino, name: name.into() }))?
@@ -301,7 +302,7 @@ fn extended_attributes() {
     store.op(op::Kind::RemoveXattr(remove.clone())).unwrap();
     assert_eq!(store.op(op::Kind::RemoveXattr(remove)), Err(FsError::NoAttribute));
     for i in 0..300 {
-        let result = set(&mut store, &format!("{i:0>250}"), vec![], 0);
+        let result = set(&mut store, &format!("user.{i:0>245}"), vec![], 0);
         assert_eq!(result.err(), (i >= 261).then_some(FsError::NoSpace), "{i}");
     }
     store.check();
