@@ -3,7 +3,7 @@
 # real mounts. On a bare machine with Rust and a C compiler it installs what is missing (as root, with
 # apt); otherwise it says what to install. `scripts/test.sh [FILTER]` runs only the suites' tests whose
 # names contain FILTER. CAIRN_TEST_SCALE=10 makes the random suites ten times as long, and the big files
-# and directories as big as they get.
+# and directories as big as they get; CAIRN_TEST_SUITES="posix mount" runs only these suites.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -53,10 +53,13 @@ finish() {
 
 missing_packages() {
   local pair
-  for pair in cc:gcc git:git openssl:openssl sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 setfattr:attr python3:python3 promtool:prometheus; do
+  for pair in cc:gcc make:make git:git openssl:openssl sqlite3:sqlite3 rsync:rsync fusermount3:fuse3 \
+    setfattr:attr setfacl:acl python3:python3 promtool:prometheus dbench:dbench stress-ng:stress-ng; do
     command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
   done
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
   python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  python3 -c 'import test.test_mailbox' 2>/dev/null || echo libpython3-testsuite
 }
 
 install_missing() {
@@ -95,6 +98,15 @@ python_packages() {
   fi
 }
 
+# Suites for file systems that others wrote and published.
+foreign_suites() {
+  local name
+  for name in pjdfstest@0.2.2 fsx@0.3.2; do
+    grep -qsF "\"${name%@*} ${name#*@} " "$TARGET/suites/.crates2.json" ||
+      CARGO_TARGET_DIR=$TARGET/suites/target cargo install -q --locked --root "$TARGET/suites" "$name"
+  done
+}
+
 # --- suites ---
 
 # Nothing of an interrupted run stays mounted.
@@ -106,9 +118,13 @@ sweep_mounts() {
   rm -rf "$SCRATCH"
 }
 
-# suite NAME MINUTES: one test program of tests/tests, with a time limit of its own. Two tests at a time,
-# each with a cluster of its own: more would measure the machine.
+# suite TITLE NAME MINUTES: one test program of tests/tests, with a time limit of its own.
 suite() {
+  [[ " ${CAIRN_TEST_SUITES:-$2} " != *" $2 "* ]] || step "$1" run_suite "$2" $(($3 * PATIENCE))
+}
+
+# Two tests at a time, each with a cluster of its own: more would measure the machine.
+run_suite() {
   TMPDIR=$SCRATCH timeout --kill-after=20 "$2m" \
     cargo test -p cairn-tests --test "$1" -- --test-threads 2 ${FILTER:+"$FILTER"}
 }
@@ -137,7 +153,9 @@ main() {
   sweep_mounts
   mkdir -p "$SCRATCH"
   trap sweep_mounts EXIT
-  if [ -z "$FILTER" ]; then
+  # Long runs take long.
+  PATIENCE=${CAIRN_TEST_SCALE:-1}
+  if [ -z "$FILTER${CAIRN_TEST_SUITES:-}" ]; then
     step "format" cargo fmt --all --check
     step "lints" cargo clippy -q --workspace --all-targets -- -D warnings
     step "unit tests" unit_tests
@@ -146,13 +164,16 @@ main() {
   step "build with crash points" failpoint_build
   step "Python packages" python_packages
   export CAIRN_TEST_PYTHON=$TARGET/python/bin/python3
-  step "house rules" suite tidy 6
-  step "fault disk" suite powercut 4
-  step "without a mount" suite plain 8
-  step "mounted" suite mount 12
-  step "tools" suite tools 12
-  step "faults" suite faults 8
-  step "crashes" suite crash 14
+  step "suites of others" foreign_suites
+  export CAIRN_SUITES_BIN_DIR=$TARGET/suites/bin
+  suite "house rules" tidy 6
+  suite "fault disk" powercut 4
+  suite "without a mount" plain 8
+  suite "mounted" mount 12
+  suite "POSIX" posix 20
+  suite "tools" tools 12
+  suite "faults" faults 8
+  suite "crashes" crash 14
   finish
 }
 

@@ -1,6 +1,8 @@
 //! [`Mount`]: a real `cairn mount`, always unmounted in the end, whatever the test does.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -20,7 +22,7 @@ use crate::{
 /// # Panics
 /// When the kernel does not show its mounts.
 pub fn is_mounted(path: &Path) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("Linux shows its mounts");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("Linux shows its mounts");
     let wanted = path.to_str().expect("test paths are UTF-8").replace(' ', "\\040");
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
 }
@@ -55,7 +57,7 @@ impl Mount {
     pub fn new(master: &str, options: &[&str]) -> Self {
         let place = crate::scratch("mount");
         let path = place.path().join("mnt");
-        std::fs::create_dir(&path).expect("a fresh directory takes another");
+        fs::create_dir(&path).expect("a fresh directory takes another");
         let mut mount = Self { path, daemon: None, _place: place };
         mount.start(master, options);
         mount
@@ -74,7 +76,7 @@ impl Mount {
         let path = self.path.clone();
         let up = wait_for(Duration::from_secs(20), || {
             assert!(daemon.is_running(), "cairn mount ended:\n{}", daemon.log_tail(40));
-            is_mounted(&path) && std::fs::read_dir(&path).is_ok()
+            is_mounted(&path) && fs::read_dir(&path).is_ok()
         });
         assert!(up, "no mount after 20 s:\n{}", daemon.log_tail(40));
         self.daemon = Some(daemon);
@@ -88,6 +90,19 @@ impl Mount {
     /// A path in it.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Lets users who may use the mount come as far as it: the directories of tests are private.
+    ///
+    /// # Panics
+    /// When a directory above it is not ours.
+    pub fn open_to_everybody(&self) {
+        let ours = |above: &&Path| above.starts_with(std::env::temp_dir());
+        for above in self.path.ancestors().skip(1).filter(ours) {
+            let mode = fs::metadata(above).expect("it is there").permissions().mode();
+            let open = fs::Permissions::from_mode(mode | 0o011);
+            fs::set_permissions(above, open).expect("its owner may open it");
+        }
     }
 
     /// The daemon.
