@@ -15,12 +15,14 @@ use super::{
     init,
     tasks::{Adapter, ino},
 };
-use crate::vfs::AttrChange;
+use crate::vfs::{AttrChange, NewMode};
 
 #[expect(unused_variables, reason = "the trait's arguments keep their names")]
 impl Filesystem for Adapter {
     fn init(&mut self, req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         init::negotiate(config);
+        // The kernel knows the root without having looked it up, and never forgets it.
+        self.vfs.inodes().looked_up(self.vfs.session().root());
         Ok(())
     }
 
@@ -75,7 +77,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.make_node(req, parent, name, mode, rdev, reply);
+        self.make_node(req, parent, name, NewMode { bits: mode, umask }, rdev, reply);
     }
 
     fn mkdir(
@@ -87,7 +89,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.make_directory(req, parent, name, mode, reply);
+        self.make_directory(req, parent, name, NewMode { bits: mode, umask }, reply);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -147,7 +149,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.make_file(req, parent, name, mode, flags, reply);
+        self.make_file(req, parent, name, NewMode { bits: mode, umask }, flags, reply);
     }
 
     fn read(

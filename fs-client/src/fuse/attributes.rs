@@ -8,15 +8,20 @@ use fuser::{INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyXattr, Request};
 
 use super::{
     answer::XattrAnswer,
+    privileges::kills_sgid,
     tasks::{Adapter, ino},
 };
-use crate::{activity::Operation as Op, vfs::AttrChange};
+use crate::{
+    activity::Operation as Op,
+    vfs::{AttrChange, is_acl},
+};
 
 impl Adapter {
     pub(super) fn attributes(&self, req: &Request, number: INodeNo, reply: ReplyAttr) {
         self.task(Op::Getattr, req, reply, async move |vfs, caller| {
+            let asked = Instant::now();
             let attr = vfs.getattr(caller, ino(number)?).await?;
-            vfs.inodes().told(attr.ino, attr.data_version);
+            vfs.inodes().told(&attr, asked);
             Ok(attr)
         });
     }
@@ -29,8 +34,9 @@ impl Adapter {
         reply: ReplyAttr,
     ) {
         self.task(Op::Setattr, req, reply, async move |vfs, caller| {
+            let asked = Instant::now();
             let attr = vfs.setattr(caller, ino(number)?, change).await?;
-            vfs.inodes().told(attr.ino, attr.data_version);
+            vfs.inodes().told(&attr, asked);
             Ok(attr)
         });
     }
@@ -53,7 +59,9 @@ impl Adapter {
         let name = Bytes::copy_from_slice(name.as_bytes());
         let (value, flags) = (Bytes::copy_from_slice(value), flags.cast_unsigned());
         self.task(Op::Setxattr, req, reply, async move |vfs, caller| {
-            vfs.setxattr(caller, ino(number)?, &name, value, flags).await
+            let ino = ino(number)?;
+            let kill_sgid = kills_sgid(&vfs, caller, ino, &name).await?;
+            vfs.setxattr(caller, ino, &name, value, flags, kill_sgid).await
         });
     }
 
@@ -66,7 +74,8 @@ impl Adapter {
         reply: ReplyXattr,
     ) {
         let reply = XattrAnswer { reply, size };
-        if ino(number).is_ok_and(|ino| self.vfs.xattr_absent(ino, name.as_bytes())) {
+        let hidden = self.shown.hides_acls() && is_acl(name.as_bytes());
+        if hidden || ino(number).is_ok_and(|ino| self.vfs.xattr_absent(ino, name.as_bytes())) {
             let none = Err(FsError::NoAttribute);
             return self.now(Op::Getxattr, req, Instant::now(), reply, none);
         }
@@ -77,9 +86,11 @@ impl Adapter {
     }
 
     pub(super) fn xattr_names(&self, req: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        let hide_acls = self.shown.hides_acls();
         self.task(Op::Listxattr, req, XattrAnswer { reply, size }, async move |vfs, caller| {
             let mut list = BytesMut::new();
-            for name in vfs.listxattr(caller, ino(number)?).await? {
+            let names = vfs.listxattr(caller, ino(number)?).await?;
+            for name in names.into_iter().filter(|name| !(hide_acls && is_acl(name))) {
                 list.put(name);
                 list.put_u8(0);
             }

@@ -9,7 +9,7 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// Asked for one by one, because the kernel may not know all of them. Nothing is in the list that
 /// fuser 0.18 cannot honour.
-const CAPABILITIES: [InitFlags; 8] = [
+const CAPABILITIES: [InitFlags; 10] = [
     // Attributes come with the names: one request for `ls -l` instead of one per file.
     InitFlags::FUSE_DO_READDIRPLUS,
     // ... but only while somebody wants them.
@@ -24,6 +24,10 @@ const CAPABILITIES: [InitFlags; 8] = [
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // The target of a symbolic link never changes.
     InitFlags::FUSE_CACHE_SYMLINKS,
+    // The kernel checks access control lists, which are extended attributes here.
+    InitFlags::FUSE_POSIX_ACL,
+    // A default list decides instead of the umask: the mode comes without, the umask beside it.
+    InitFlags::FUSE_DONT_MASK,
     // Handles that bypass the page cache may be mapped all the same.
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];

@@ -1,6 +1,11 @@
 //! Directory entries as the kernel wants them.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cairn_proto::{Attr, FileKind, Timestamp};
 use fuser::{Errno, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
@@ -47,7 +52,7 @@ impl Answer for PlusAnswer {
         // What is left of the time for which the attributes may be believed.
         let ttl = TTL.saturating_sub(slice.asked_at().elapsed());
         for item in slice.items() {
-            if !self.add(item, ttl) {
+            if !self.add(item, slice.asked_at(), ttl) {
                 break;
             }
         }
@@ -61,12 +66,10 @@ impl Answer for PlusAnswer {
 
 impl PlusAnswer {
     /// False when the entry did not fit.
-    fn add(&mut self, item: &DirItem, ttl: Duration) -> bool {
+    fn add(&mut self, item: &DirItem, asked: Instant, ttl: Duration) -> bool {
         let (attr, ttl) = match item.attr.map(|attr| self.vfs.merged(attr)) {
             // A page of the listing may be older than what the kernel knows: it may not keep that.
-            Some(attr) if self.vfs.inodes().told_newer(attr.ino, attr.data_version) => {
-                (attr, Duration::ZERO)
-            }
+            Some(attr) if self.vfs.inodes().told_newer(&attr) => (attr, Duration::ZERO),
             Some(attr) => (attr, ttl),
             // `.` and `..`: the kernel reads nothing but type and number.
             None => (dot(item), Duration::ZERO),
@@ -85,7 +88,7 @@ impl PlusAnswer {
         }
         if item.attr.is_some() {
             self.vfs.inodes().looked_up(item.ino);
-            self.vfs.inodes().told(item.ino, attr.data_version);
+            self.vfs.inodes().told(&attr, asked);
         }
         true
     }

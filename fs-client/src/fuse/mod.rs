@@ -23,6 +23,7 @@ pub mod mount_table;
 mod names;
 pub mod notices;
 pub mod patience;
+mod privileges;
 pub mod session;
 pub mod shown;
 pub mod tasks;

@@ -1,6 +1,6 @@
 //! Operations on names: looking them up, making, moving and removing them.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, time::Instant};
 
 use bytes::Bytes;
 use cairn_proto::FileName;
@@ -10,13 +10,17 @@ use super::{
     flags::open_flags,
     tasks::{Adapter, ino},
 };
-use crate::{activity::Operation as Op, vfs::OpenMode};
+use crate::{
+    activity::Operation as Op,
+    vfs::{NewMode, OpenMode},
+};
 
 impl Adapter {
     pub(super) fn look_up(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.named(Op::Lookup, req, parent, name, reply, async |vfs, caller, parent, name| {
+            let asked = Instant::now();
             let attr = vfs.lookup(caller, parent, &name).await?;
-            Self::remember(&vfs, &attr, false);
+            Self::remember(&vfs, &attr, asked);
             Ok(attr)
         });
     }
@@ -27,13 +31,14 @@ impl Adapter {
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         self.named(Op::Mknod, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let asked = Instant::now();
             let attr = vfs.mknod(caller, parent, &name, mode, rdev).await?;
-            Self::remember(&vfs, &attr, true);
+            Self::remember(&vfs, &attr, asked);
             Ok(attr)
         });
     }
@@ -43,12 +48,13 @@ impl Adapter {
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         reply: ReplyEntry,
     ) {
         self.named(Op::Mkdir, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let asked = Instant::now();
             let attr = vfs.mkdir(caller, parent, &name, mode).await?;
-            Self::remember(&vfs, &attr, true);
+            Self::remember(&vfs, &attr, asked);
             Ok(attr)
         });
     }
@@ -69,8 +75,9 @@ impl Adapter {
             name,
             reply,
             async move |vfs, caller, parent, name| {
+                let asked = Instant::now();
                 let attr = vfs.symlink(caller, parent, &name, target).await?;
-                Self::remember(&vfs, &attr, true);
+                Self::remember(&vfs, &attr, asked);
                 Ok(attr)
             },
         );
@@ -85,8 +92,9 @@ impl Adapter {
         reply: ReplyEntry,
     ) {
         self.named(Op::Link, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let asked = Instant::now();
             let attr = vfs.link(caller, ino(number)?, parent, &name).await?;
-            Self::remember(&vfs, &attr, false);
+            Self::remember(&vfs, &attr, asked);
             Ok(attr)
         });
     }
@@ -97,14 +105,15 @@ impl Adapter {
         req: &Request,
         parent: INodeNo,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let (how, exclusive) = (OpenMode::from_flags(flags), flags & libc::O_EXCL != 0);
         self.named(Op::Create, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            let asked = Instant::now();
             let made = vfs.create(caller, parent, &name, mode, how, exclusive).await?;
-            Self::remember(&vfs, &made.opened.attr, made.created);
+            Self::remember(&vfs, &made.opened.attr, asked);
             Ok((made, open_flags(how, &made.opened)))
         });
     }

@@ -22,6 +22,12 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// Whether access control lists are hidden: where permissions are made up, they would take effect
+    /// beside those.
+    pub fn hides_acls(self) -> bool {
+        self.umask.is_some()
+    }
+
     /// What is shown of an inode with `attr`.
     pub fn of(self, attr: Attr) -> Attr {
         let mode = |umask: u32| (attr.mode & TYPE) | (ALL & !umask);

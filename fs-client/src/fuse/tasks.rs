@@ -171,13 +171,10 @@ impl Adapter {
         }
     }
 
-    /// An entry that the kernel will remember; `made`: it was made a moment ago.
-    pub(super) fn remember(vfs: &Vfs, attr: &Attr, made: bool) {
+    /// An entry that the kernel will remember; the master was asked for it at `asked`.
+    pub(super) fn remember(vfs: &Vfs, attr: &Attr, asked: Instant) {
         vfs.inodes().looked_up(attr.ino);
-        vfs.inodes().told(attr.ino, attr.data_version);
-        if made {
-            vfs.inodes().has_no_xattrs(attr.ino);
-        }
+        vfs.inodes().told(attr, asked);
     }
 }
 

@@ -18,6 +18,29 @@ pub struct Created {
     pub created: bool,
 }
 
+/// What a new inode's mode shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMode {
+    /// As the program gave it, type bits included where there is a choice.
+    pub bits: u32,
+    /// Permissions that the umask takes away, unless a default ACL decides instead.
+    pub umask: u32,
+}
+
+impl From<u32> for NewMode {
+    fn from(bits: u32) -> Self {
+        Self { bits, umask: 0 }
+    }
+}
+
+impl NewMode {
+    /// The mode after the umask for an inode of type `kind`, and what that took.
+    const fn masked(self, kind: u32) -> (u32, u32) {
+        let umask = self.umask & 0o777;
+        (kind | self.bits & 0o7777 & !umask, self.bits & umask)
+    }
+}
+
 impl Vfs {
     /// Makes the regular file `name` with the permission bits of `mode` and opens it. An existing
     /// regular file is opened instead unless `exclusive`.
@@ -29,14 +52,16 @@ impl Vfs {
         caller: Caller,
         parent: Ino,
         name: &FileName,
-        mode: u32,
+        mode: impl Into<NewMode>,
         how: OpenMode,
         exclusive: bool,
     ) -> Result<Created, FsError> {
+        let (mode, masked) = mode.into().masked(libc::S_IFREG);
         let op = pb::Create {
             parent: parent.get(),
             name: name.to_wire(),
-            mode: libc::S_IFREG | (mode & 0o7777),
+            mode,
+            masked,
             open: true,
             exclusive,
             ..pb::Create::default()
@@ -61,10 +86,13 @@ impl Vfs {
         caller: Caller,
         parent: Ino,
         name: &FileName,
-        mode: u32,
+        mode: impl Into<NewMode>,
         rdev: u32,
     ) -> Result<Attr, FsError> {
-        self.make(caller, parent, name, mode, rdev, Bytes::new()).await
+        let mode = mode.into();
+        let (mode, masked) = mode.masked(mode.bits & libc::S_IFMT);
+        let what = pb::Create { mode, masked, rdev, ..pb::Create::default() };
+        self.make(caller, parent, name, what).await
     }
 
     /// Makes a directory.
@@ -76,10 +104,11 @@ impl Vfs {
         caller: Caller,
         parent: Ino,
         name: &FileName,
-        mode: u32,
+        mode: impl Into<NewMode>,
     ) -> Result<Attr, FsError> {
-        let mode = libc::S_IFDIR | (mode & 0o7777);
-        self.make(caller, parent, name, mode, 0, Bytes::new()).await
+        let (mode, masked) = mode.into().masked(libc::S_IFDIR);
+        let what = pb::Create { mode, masked, ..pb::Create::default() };
+        self.make(caller, parent, name, what).await
     }
 
     /// Makes a symbolic link.
@@ -99,7 +128,8 @@ impl Vfs {
         if target.len() > SYMLINK_MAX {
             return Err(FsError::NameTooLong);
         }
-        self.make(caller, parent, name, libc::S_IFLNK | 0o777, 0, target).await
+        let what = pb::Create { mode: libc::S_IFLNK | 0o777, target, ..pb::Create::default() };
+        self.make(caller, parent, name, what).await
     }
 
     /// Gives `ino` the further name `name` in `parent`.
@@ -123,19 +153,9 @@ impl Vfs {
         caller: Caller,
         parent: Ino,
         name: &FileName,
-        mode: u32,
-        rdev: u32,
-        target: Bytes,
+        what: pb::Create,
     ) -> Result<Attr, FsError> {
-        let op = pb::Create {
-            parent: parent.get(),
-            name: name.to_wire(),
-            mode,
-            rdev,
-            target,
-            exclusive: true,
-            ..pb::Create::default()
-        };
+        let op = pb::Create { parent: parent.get(), name: name.to_wire(), exclusive: true, ..what };
         let entry = answers::entry(self.ask(caller, Kind::Create(op)).await?)?;
         answers::attr(entry.attr)
     }

@@ -3,6 +3,10 @@
 //! An entry exists while the kernel remembers the inode (it counts lookups and tells with `forget`
 //! when it no longer does), so the table is bounded by the kernel's own inode cache. Without a
 //! kernel, nothing is entered. What is not known costs a question, never correctness.
+//!
+//! Which extended attributes an inode does not have comes with its attributes. File capabilities are
+//! asked for before every write, long after that: their absence is believed as long as the inode is
+//! remembered.
 
 use std::{
     collections::HashMap,
@@ -10,10 +14,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_proto::Ino;
+use cairn_proto::{
+    Attr, Ino,
+    xattr::{ALL, HAS_ANY, HAS_CAPABILITY, bit},
+};
 
-/// How long "has no extended attributes" may be believed without asking again.
+/// How long the absence of extended attributes may be believed without asking again: as long as the
+/// attributes that it came with.
 const XATTR_TRUST: Duration = Duration::from_secs(1);
+
+/// Extended attributes that are known to be absent, as the bits of [`cairn_proto::xattr`].
+#[derive(Debug, Default)]
+struct Absent {
+    bits: u32,
+    /// When the master was asked.
+    asked: Option<Instant>,
+    /// When an attribute was last set or removed here: answers to earlier questions say nothing.
+    changed: Option<Instant>,
+}
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -22,10 +40,9 @@ struct Entry {
     pages_version: u64,
     /// Version of the data that the attributes which the kernel was told last belong to.
     told_version: Option<u64>,
-    /// When the inode was last known to have no extended attributes.
-    no_xattrs: Option<Instant>,
-    /// The inode had no file capabilities when the kernel asked first.
-    no_capabilities: bool,
+    /// The newest version of the inode that the kernel was told of.
+    newest_told: u64,
+    absent: Absent,
 }
 
 /// See the module's head.
@@ -61,12 +78,19 @@ impl InodeTable {
         }
     }
 
-    /// The kernel was told attributes that belong to `version` of the data. Of two answers it keeps
+    /// The kernel was told `attr`, for which the master was asked at `asked`. Of two answers it keeps
     /// the one to the later question, so what was told last is what it knows, or it knows nothing.
-    pub fn told(&self, ino: Ino, version: u64) {
-        if let Some(entry) = self.lock().get_mut(&ino) {
-            let older = entry.told_version.is_some_and(|told| told > version);
-            entry.told_version = if older { None } else { Some(version) };
+    pub fn told(&self, attr: &Attr, asked: Instant) {
+        if let Some(entry) = self.lock().get_mut(&attr.ino) {
+            let older = entry.told_version.is_some_and(|told| told > attr.data_version);
+            entry.told_version = if older { None } else { Some(attr.data_version) };
+            entry.newest_told = entry.newest_told.max(attr.version);
+            if let Some(bits) = attr.xattrs
+                && entry.absent.changed.is_none_or(|changed| changed < asked)
+            {
+                entry.absent.bits = ALL & !bits;
+                entry.absent.asked = Some(asked);
+            }
         }
     }
 
@@ -75,9 +99,12 @@ impl InodeTable {
         self.lock().get(&ino).and_then(|entry| entry.told_version)
     }
 
-    /// Whether the kernel was told of a newer version than `version`.
-    pub fn told_newer(&self, ino: Ino, version: u64) -> bool {
-        self.told_version(ino).is_some_and(|told| told > version)
+    /// Whether the kernel was told newer attributes of the inode than `attr`.
+    pub fn told_newer(&self, attr: &Attr) -> bool {
+        self.lock().get(&attr.ino).is_some_and(|entry| {
+            entry.newest_told > attr.version
+                || entry.told_version.is_some_and(|told| told > attr.data_version)
+        })
     }
 
     /// The kernel has dropped the attributes of `ino`.
@@ -87,38 +114,41 @@ impl InodeTable {
         }
     }
 
-    /// The master says that `ino` has no extended attributes, or it was made here a moment ago.
-    pub fn has_no_xattrs(&self, ino: Ino) {
-        if let Some(entry) = self.lock().get_mut(&ino) {
-            entry.no_xattrs = Some(Instant::now());
-            entry.no_capabilities = true;
+    /// The master says that `ino` has no attribute `name`.
+    pub fn lacks_xattr(&self, ino: Ino, name: &[u8]) {
+        // That one name of many is absent says nothing of the others.
+        let bit = bit(name) & !HAS_ANY;
+        if let Some(entry) = self.lock().get_mut(&ino)
+            && bit == HAS_CAPABILITY
+        {
+            entry.absent.bits |= bit;
         }
     }
 
-    /// The master says that `ino` has no file capabilities.
-    pub fn has_no_capabilities(&self, ino: Ino) {
+    /// Attribute `name` of `ino` is being set or removed, or has been, here.
+    pub fn xattr_changed(&self, ino: Ino, name: &[u8]) {
         if let Some(entry) = self.lock().get_mut(&ino) {
-            entry.no_capabilities = true;
+            entry.absent.bits &= !(HAS_ANY | bit(name));
+            entry.absent.changed = Some(Instant::now());
         }
     }
 
-    /// An extended attribute of `ino` is set here.
-    pub fn has_xattrs(&self, ino: Ino) {
-        if let Some(entry) = self.lock().get_mut(&ino) {
-            entry.no_xattrs = None;
-            entry.no_capabilities = false;
-        }
+    /// Whether it is known without asking that `ino` has no attribute `name`.
+    pub fn knows_absent(&self, ino: Ino, name: &[u8]) -> bool {
+        self.is_absent(ino, bit(name))
     }
 
-    /// Whether `ino` was known to have no extended attributes a moment ago.
+    /// Whether it is known without asking that `ino` has no attributes.
     pub fn knows_no_xattrs(&self, ino: Ino) -> bool {
-        let since = self.lock().get(&ino).and_then(|entry| entry.no_xattrs);
-        since.is_some_and(|since| since.elapsed() < XATTR_TRUST)
+        self.is_absent(ino, HAS_ANY)
     }
 
-    /// Whether `ino` is known to have no file capabilities. The kernel asks before every write.
-    pub fn knows_no_capabilities(&self, ino: Ino) -> bool {
-        self.lock().get(&ino).is_some_and(|entry| entry.no_capabilities)
+    fn is_absent(&self, ino: Ino, bit: u32) -> bool {
+        self.lock().get(&ino).is_some_and(|entry| {
+            let absent = &entry.absent;
+            let fresh = absent.asked.is_some_and(|asked| asked.elapsed() < XATTR_TRUST);
+            absent.bits & bit != 0 && (fresh || bit == HAS_CAPABILITY)
+        })
     }
 
     /// Number of inodes remembered.
@@ -138,7 +168,33 @@ impl InodeTable {
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::{
+        Timestamp,
+        xattr::{ACCESS_ACL, CAPABILITY},
+    };
+
     use super::*;
+
+    fn attr(version: u64, data_version: u64, xattrs: Option<u32>) -> Attr {
+        let never = Timestamp::default();
+        Attr {
+            ino: Ino::ROOT,
+            mode: libc::S_IFREG,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            allocated: 0,
+            atime: never,
+            mtime: never,
+            ctime: never,
+            btime: never,
+            version,
+            data_version,
+            xattrs,
+        }
+    }
 
     #[test]
     fn entries_live_as_long_as_the_kernel_counts_them() {
@@ -157,22 +213,48 @@ mod tests {
     fn nothing_is_kept_about_inodes_that_the_kernel_does_not_know() {
         let table = InodeTable::default();
         table.set_pages_version(Ino::ROOT, 5);
-        table.has_no_xattrs(Ino::ROOT);
+        table.told(&attr(1, 1, Some(0)), Instant::now());
+        table.xattr_changed(Ino::ROOT, b"user.x");
         assert!(table.is_empty());
         assert_eq!(table.pages_version(Ino::ROOT), 0);
         assert!(!table.knows_no_xattrs(Ino::ROOT));
         table.looked_up(Ino::ROOT);
         table.set_pages_version(Ino::ROOT, 5);
-        table.has_no_xattrs(Ino::ROOT);
         assert_eq!(table.pages_version(Ino::ROOT), 5);
-        assert!(table.knows_no_xattrs(Ino::ROOT) && table.knows_no_capabilities(Ino::ROOT));
-        table.told(Ino::ROOT, 4);
-        table.told(Ino::ROOT, 5);
+    }
+
+    #[test]
+    fn of_two_answers_the_kernel_knows_the_later_or_none() {
+        let table = InodeTable::default();
+        table.looked_up(Ino::ROOT);
+        let tell = |version| table.told(&attr(version, version, None), Instant::now());
+        tell(4);
+        tell(5);
         assert_eq!(table.told_version(Ino::ROOT), Some(5));
-        assert!(table.told_newer(Ino::ROOT, 4) && !table.told_newer(Ino::ROOT, 5));
-        table.told(Ino::ROOT, 4);
+        assert!(table.told_newer(&attr(4, 4, None)) && !table.told_newer(&attr(5, 5, None)));
+        assert!(table.told_newer(&attr(4, 5, None)), "an older mode of the same data");
+        tell(4);
         assert_eq!(table.told_version(Ino::ROOT), None, "which of them the kernel keeps is open");
-        table.has_xattrs(Ino::ROOT);
-        assert!(!table.knows_no_xattrs(Ino::ROOT) && !table.knows_no_capabilities(Ino::ROOT));
+    }
+
+    #[test]
+    fn what_an_inode_lacks_is_known_without_asking() {
+        let table = InodeTable::default();
+        table.looked_up(Ino::ROOT);
+        let knows = |name: &[u8]| table.knows_absent(Ino::ROOT, name);
+        assert!(!knows(b"user.x") && !knows(CAPABILITY));
+        let before = Instant::now();
+        table.told(&attr(1, 1, Some(0)), Instant::now());
+        assert!(knows(b"user.x") && knows(CAPABILITY) && knows(ACCESS_ACL));
+        assert!(table.knows_no_xattrs(Ino::ROOT));
+        table.xattr_changed(Ino::ROOT, b"user.x");
+        assert!(!knows(b"user.x") && !table.knows_no_xattrs(Ino::ROOT));
+        assert!(knows(CAPABILITY) && knows(ACCESS_ACL), "other kinds than the one that was set");
+        table.told(&attr(1, 1, Some(0)), before);
+        assert!(!knows(b"user.x"), "the question was asked before the change");
+        table.told(&attr(2, 1, Some(HAS_ANY | HAS_CAPABILITY)), Instant::now());
+        assert!(!knows(CAPABILITY) && knows(ACCESS_ACL));
+        table.lacks_xattr(Ino::ROOT, CAPABILITY);
+        assert!(knows(CAPABILITY));
     }
 }

@@ -33,13 +33,14 @@ use std::{fmt, sync::Arc};
 use cairn_proto::{FsError, pb};
 
 pub use self::{
-    create::Created,
+    create::{Created, NewMode},
     handles::Fh,
     open::{OpenMode, Opened},
     open_dir::{DirItem, DirSlice},
     setattr::{AttrChange, TimeChange},
     space::{SeekTo, SpaceChange},
     statfs::Usage,
+    xattr::is_acl,
 };
 pub use crate::rpc::Caller;
 use crate::{

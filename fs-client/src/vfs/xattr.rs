@@ -1,24 +1,24 @@
-//! Extended attributes.
-//!
-//! `system.*` is refused: access control lists that are stored and not enforced would be a lie.
+//! Extended attributes, access control lists among them: the kernel enforces those, the master keeps
+//! them in step with the modes.
 
 use bytes::Bytes;
 use cairn_proto::{
     FsError, Ino,
-    limits::{XATTR_NAME_MAX, XATTR_SIZE_MAX},
+    limits::XATTR_SIZE_MAX,
     pb,
     pb::op::Kind,
+    xattr::{ACCESS_ACL, DEFAULT_ACL, check_name},
 };
 
 use super::{Caller, Vfs, answers};
 
-const CAPABILITY: &[u8] = b"security.capability";
+/// The namespace that only privileged processes see.
+const TRUSTED: &[u8] = b"trusted.";
 
 impl Vfs {
     /// Whether it is known without asking that `ino` has no attribute `name`.
     pub fn xattr_absent(&self, ino: Ino, name: &[u8]) -> bool {
-        let lasting = name == CAPABILITY && self.inodes.knows_no_capabilities(ino);
-        lasting || self.inodes.knows_no_xattrs(ino)
+        self.inodes.knows_absent(ino, name)
     }
 
     /// The value of attribute `name`.
@@ -35,18 +35,20 @@ impl Vfs {
             Ok(pb::reply::Kind::XattrValue(value)) => Ok(value.value),
             Ok(other) => Err(answers::unexpected(&other)),
             Err(error) => {
-                if error == FsError::NoAttribute && name == CAPABILITY {
-                    self.inodes.has_no_capabilities(ino);
+                if error == FsError::NoAttribute {
+                    self.inodes.lacks_xattr(ino, name);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Sets attribute `name`. `flags`: `XATTR_CREATE` 1, `XATTR_REPLACE` 2.
+    /// Sets attribute `name`. `flags`: `XATTR_CREATE` 1, `XATTR_REPLACE` 2. With `kill_sgid` an access
+    /// list clears the set-group-id bit, which the caller may not keep.
     ///
     /// # Errors
-    /// `Exists`, `NoAttribute` as the flags want; `ArgumentTooBig`; `NotSupported`.
+    /// `Exists`, `NoAttribute` as the flags want; `ArgumentTooBig`; `NotSupported`; `InvalidArgument`
+    /// for a list that is none.
     pub async fn setxattr(
         &self,
         caller: Caller,
@@ -54,18 +56,21 @@ impl Vfs {
         name: &[u8],
         value: Bytes,
         flags: u32,
+        kill_sgid: bool,
     ) -> Result<(), FsError> {
         check_name(name)?;
         if value.len() > XATTR_SIZE_MAX {
             return Err(FsError::ArgumentTooBig);
         }
-        self.inodes.has_xattrs(ino);
-        let name = Bytes::copy_from_slice(name);
-        let op = pb::SetXattr { ino: ino.get(), name, value, flags, kill_sgid: false };
-        answers::done(self.ask(caller, Kind::SetXattr(op)).await?)
+        self.inodes.xattr_changed(ino, name);
+        let wire = Bytes::copy_from_slice(name);
+        let op = pb::SetXattr { ino: ino.get(), name: wire, value, flags, kill_sgid };
+        let done = self.ask(caller, Kind::SetXattr(op)).await.and_then(answers::done);
+        self.inodes.xattr_changed(ino, name);
+        done
     }
 
-    /// The names of all attributes.
+    /// The names of all attributes that the caller may see.
     ///
     /// # Errors
     /// `NotFound` when the inode is gone.
@@ -74,9 +79,9 @@ impl Vfs {
             return Ok(Vec::new());
         }
         match self.ask(caller, Kind::ListXattr(pb::ListXattr { ino: ino.get() })).await? {
-            pb::reply::Kind::XattrNames(answer) => {
-                if answer.names.is_empty() {
-                    self.inodes.has_no_xattrs(ino);
+            pb::reply::Kind::XattrNames(mut answer) => {
+                if caller.uid != 0 {
+                    answer.names.retain(|name| !name.starts_with(TRUSTED));
                 }
                 Ok(answer.names)
             }
@@ -90,17 +95,15 @@ impl Vfs {
     /// `NoAttribute` when there is none of that name.
     pub async fn removexattr(&self, caller: Caller, ino: Ino, name: &[u8]) -> Result<(), FsError> {
         check_name(name)?;
+        self.inodes.xattr_changed(ino, name);
         let op = pb::RemoveXattr { ino: ino.get(), name: Bytes::copy_from_slice(name) };
-        answers::done(self.ask(caller, Kind::RemoveXattr(op)).await?)
+        let done = self.ask(caller, Kind::RemoveXattr(op)).await.and_then(answers::done);
+        self.inodes.xattr_changed(ino, name);
+        done
     }
 }
 
-fn check_name(name: &[u8]) -> Result<(), FsError> {
-    if name.len() > XATTR_NAME_MAX {
-        return Err(FsError::OutOfRange);
-    }
-    if name.starts_with(b"system.") {
-        return Err(FsError::NotSupported);
-    }
-    if name.is_empty() { Err(FsError::InvalidArgument) } else { Ok(()) }
+/// Whether `name` is that of an access control list.
+pub fn is_acl(name: &[u8]) -> bool {
+    matches!(name, ACCESS_ACL | DEFAULT_ACL)
 }

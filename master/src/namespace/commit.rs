@@ -9,6 +9,7 @@ use cairn_proto::{
     manifest::{from_wire, to_wire},
     pb,
     range::{chunk_start, len_within},
+    xattr::{CAPABILITY, HAS_CAPABILITY},
 };
 use pb::commit::Size;
 
@@ -84,6 +85,11 @@ impl Namespace {
         inode.row.mtime = mtime.or(inode.row.mtime);
         if request.kill_suid_sgid {
             kill_suid_sgid(&mut inode);
+        }
+        // What was changed may no longer do what it was trusted with. The kernel sees to it for most
+        // writes, but not for those that pass its page cache by.
+        if inode.row.xattr_bits() & HAS_CAPABILITY != 0 {
+            self.drop_xattr(&mut inode, CAPABILITY)?;
         }
         self.put_inode(&inode);
         Ok(pb::Committed { applied: true, attr: Some(inode.attr()), conflicts: Vec::new() })

@@ -1,5 +1,6 @@
 //! The mount behaves as a local disk does: suites that others wrote, a model, and real programs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acls;
 mod pjdfstest;
 mod programs;
