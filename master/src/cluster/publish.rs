@@ -69,6 +69,12 @@ async fn publish(cluster: &Cluster, ops: &OpQueue, nodes: Vec<Node>) -> Result<(
         Err(CallError::NoSpace) => tracing::warn!("the metadata disk is full: nodes not stored"),
         Err(CallError::Stopping) => return Err(CallError::Stopping),
     }
+    // Whoever sees a node in the map finds its disks in `df`.
+    let (total, free) = capacity(cluster);
+    match ops.call(false, move |namespace| namespace.set_capacity(total, free)).await {
+        Ok(()) | Err(CallError::NoSpace) => {}
+        Err(CallError::Stopping) => return Err(CallError::Stopping),
+    }
     let map = ClusterMap { epoch, nodes, ..old.as_ref().clone() };
     cluster.map.send_replace(Arc::new(map));
     Ok(())

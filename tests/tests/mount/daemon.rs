@@ -35,6 +35,17 @@ fn mounting_in_the_background_returns_when_it_is_ready() {
 }
 
 #[test]
+fn df_shows_the_room_as_soon_as_it_is_mounted() {
+    within(120, || {
+        let cluster = Cluster::new();
+        let mount = cluster.mount();
+        let room = rustix::fs::statvfs(mount.path()).unwrap();
+        assert!(room.f_blocks > 0, "df shows no room");
+        assert!(room.f_bavail > 0 && room.f_bavail <= room.f_blocks);
+    });
+}
+
+#[test]
 fn a_dead_mount_is_cleaned_up_by_the_next() {
     within(120, || {
         let cluster = Cluster::new();
