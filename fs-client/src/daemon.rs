@@ -99,6 +99,7 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
     let (deadline, shown) = (settings.client.deadline, settings.mount.shown);
     let adapter = Adapter::new(Arc::clone(&vfs), Handle::current(), deadline, shown);
     let activity = adapter.activity();
+    vfs.keep_atimes(settings.mount.atime);
     let mut mounted = match Mounted::new(adapter, &settings.mount) {
         Ok(mounted) => mounted,
         Err(why) => {

@@ -8,6 +8,7 @@
 pub mod activity;
 pub mod chunks;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod file;

@@ -197,6 +197,7 @@ impl Mount {
                 suid: self.options.suid,
                 dev: self.options.dev,
                 noexec: self.options.noexec,
+                atime: self.options.atime,
                 shown: self.options.shown(),
             },
         };

@@ -7,7 +7,7 @@ use cairn_daemon::program::{Program, is_switch, key};
 use clap::Args;
 
 use super::failure::Failure;
-use crate::fuse::Shown;
+use crate::{fuse::Shown, vfs::AtimePolicy};
 
 /// Permissions that nothing has, in octal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,10 @@ pub struct MountOptions {
     #[arg(long, env = "CAIRN_MOUNT_NOEXEC")]
     pub noexec: bool,
 
+    /// Which reads change the time of the last read
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH", env = "CAIRN_MOUNT_ATIME")]
+    pub atime: AtimePolicy,
+
     /// Show everything as owned by this user; what is stored stays as it is
     #[arg(long, value_name = "NUMBER", env = "CAIRN_MOUNT_UID")]
     pub uid: Option<u32>,
@@ -80,7 +84,7 @@ impl MountOptions {
 }
 
 /// What fstab says to mount(8), to systemd or to nobody, and what the kernel does in any case.
-const IGNORED: [&str; 26] = [
+const IGNORED: [&str; 22] = [
     "defaults",
     "auto",
     "noauto",
@@ -95,11 +99,7 @@ const IGNORED: [&str; 26] = [
     "subtype",
     "default_permissions",
     "async",
-    "atime",
-    "noatime",
-    "relatime",
     "norelatime",
-    "strictatime",
     "nostrictatime",
     "diratime",
     "nodiratime",
@@ -147,6 +147,9 @@ fn flag(program: &Program, option: &str) -> Result<Option<String>, String> {
         ("rw", None) => "--read-only=false",
         ("nosuid", None) => "--suid=false",
         ("nodev", None) => "--dev=false",
+        ("atime" | "relatime", None) => "--atime=relatime",
+        ("noatime", None) => "--atime=noatime",
+        ("strictatime", None) => "--atime=strictatime",
         ("exec", None) => "--noexec=false",
         ("remount", None) => {
             return Err("a mount of Cairn cannot be changed while it is mounted: \
@@ -166,7 +169,7 @@ fn setting(program: &Program, name: &str, value: Option<&str>) -> Result<String,
     let Some(arg) = program.settings().find(|arg| key(arg) == name) else {
         return Err(format!(
             "unknown mount option `{name}`: cairn mount knows ro, rw, suid, nosuid, dev, nodev, exec, \
-             noexec, config=FILE and the settings in docs/configuration.md"
+             noexec, relatime, noatime, strictatime, config=FILE and the settings in docs/configuration.md"
         ));
     };
     let long = arg.get_long().unwrap_or_default();
@@ -196,6 +199,7 @@ mod tests {
                 .unwrap(),
             [
                 "--read-only=false",
+                "--atime=noatime",
                 "--suid=false",
                 "--dev=true",
                 "--umask=022",

@@ -80,6 +80,11 @@ impl Flights {
         landed.take(most).map(|(seq, _)| *seq).collect()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_seq.len()
+    }
+
     /// Whether nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.by_seq.is_empty()

@@ -46,7 +46,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cairn_proto::{Attr, ChunkRef, FsError, Ino, pb, range::chunk_start};
+use cairn_proto::{Attr, ChunkRef, FsError, Ino, Timestamp, pb, range::chunk_start};
 use tokio::sync::Notify;
 
 pub use self::{
@@ -163,6 +163,12 @@ impl File {
         let mut state = self.lock();
         state.absorb(&attr, &self.context.manifests);
         state.merged(attr)
+    }
+
+    /// Somebody reads: `noted` is shown the attributes and answers the new time of the last read if
+    /// there is one.
+    pub fn was_read(&self, noted: impl FnOnce(&Attr) -> Option<Timestamp>) {
+        self.lock().was_read(noted);
     }
 
     /// The reference that the manifest has for chunk `index`.

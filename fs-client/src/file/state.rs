@@ -109,9 +109,23 @@ impl State {
         };
         if self.has_uncommitted() {
             attr.size = attr.size.max(self.local_end);
+            // Programs take a file without blocks for one hole: what is about to get some counts.
+            let chunks = (self.dirty.len() + self.flights.len()) as u64;
+            let local = chunks.saturating_mul(u64::from(self.chunk_size));
+            attr.allocated =
+                attr.allocated.saturating_add(local).min(attr.size.max(attr.allocated));
             attr.mtime = self.local_mtime;
         }
         attr
+    }
+
+    /// See [`File::was_read`](super::File::was_read).
+    pub fn was_read(&mut self, noted: impl FnOnce(&Attr) -> Option<Timestamp>) {
+        if let Some(attr) = self.attr
+            && let Some(atime) = noted(&self.merged(attr))
+        {
+            self.attr = Some(Attr { atime, ..attr });
+        }
     }
 
     /// Takes note of newer attributes. When the data has changed, somebody else has changed it.

@@ -2,12 +2,13 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use cairn_proto::{FsError, Timestamp};
+use cairn_proto::FsError;
 
 use super::{File, Origin, dirty::Permit, state::State};
+use crate::clock;
 
 /// Bytes taken in at once; longer writes are taken in piece by piece.
 const PIECE: usize = 1 << 20;
@@ -123,22 +124,12 @@ impl File {
         let kill = state.origin.kill_suid_sgid || origin.kill_suid_sgid;
         state.origin = Origin { kill_suid_sgid: kill, ..origin };
         state.local_end = state.local_end.max(offset + data.len() as u64);
-        state.local_mtime = now();
+        state.local_mtime = clock::now();
         state.dirty.write(offset, data, || permit.split(1))
     }
 
     /// How long the oldest uncommitted bytes have waited.
     pub fn dirty_for(&self) -> Option<Duration> {
         self.lock().dirty_since.map(|since| since.elapsed())
-    }
-}
-
-fn now() -> Timestamp {
-    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(d) => Timestamp {
-            seconds: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
-            nanos: d.subsec_nanos(),
-        },
-        Err(_) => Timestamp::default(),
     }
 }

@@ -10,6 +10,7 @@ use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use tokio::sync::oneshot;
 
 use super::{Adapter, Shown, mount_table};
+use crate::vfs::AtimePolicy;
 
 /// Threads that read requests. They only hand on, so two are enough for any number of cores.
 const THREADS: usize = 2;
@@ -33,6 +34,8 @@ pub struct MountSettings {
     pub dev: bool,
     /// No program may be executed.
     pub noexec: bool,
+    /// Which reads count for `atime`.
+    pub atime: AtimePolicy,
     /// Owner and mode that are shown instead of the stored ones.
     pub shown: Shown,
 }
@@ -88,13 +91,13 @@ fn config(settings: &MountSettings) -> Config {
         // fuser leaves its own form of it out when it mounts without a helper.
         MountOption::CUSTOM("subtype=cairn".to_owned()),
         MountOption::DefaultPermissions,
-        MountOption::NoAtime,
     ];
     let flags = [
         (settings.read_only, MountOption::RO),
         (settings.suid, MountOption::Suid),
         (settings.dev, MountOption::Dev),
         (settings.noexec, MountOption::NoExec),
+        (settings.atime == AtimePolicy::Noatime, MountOption::NoAtime),
     ];
     options.extend(flags.into_iter().filter_map(|(wanted, flag)| wanted.then_some(flag)));
     let mut config = Config::default();

@@ -73,6 +73,7 @@ impl Vfs {
             let opened = self.open(caller, attr.ino, how).await?;
             return Ok(Created { opened, created: false });
         }
+        self.inodes.directory_changed(parent);
         let opened = self.adopt(caller, attr, entry.manifest, how)?;
         Ok(Created { opened, created: true })
     }
@@ -145,7 +146,8 @@ impl Vfs {
     ) -> Result<Attr, FsError> {
         let op = pb::Link { ino: ino.get(), parent: parent.get(), name: name.to_wire() };
         let entry = answers::entry(self.ask(caller, Kind::Link(op)).await?)?;
-        Ok(self.files.merged(answers::attr(entry.attr)?))
+        self.inodes.directory_changed(parent);
+        Ok(self.merged(answers::attr(entry.attr)?))
     }
 
     async fn make(
@@ -157,6 +159,7 @@ impl Vfs {
     ) -> Result<Attr, FsError> {
         let op = pb::Create { parent: parent.get(), name: name.to_wire(), exclusive: true, ..what };
         let entry = answers::entry(self.ask(caller, Kind::Create(op)).await?)?;
+        self.inodes.directory_changed(parent);
         answers::attr(entry.attr)
     }
 }

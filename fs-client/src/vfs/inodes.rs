@@ -15,13 +15,15 @@ use std::{
 };
 
 use cairn_proto::{
-    Attr, Ino,
+    Attr, FileKind, Ino,
     xattr::{ALL, HAS_ANY, HAS_CAPABILITY, bit},
 };
 
-/// How long the absence of extended attributes may be believed without asking again: as long as the
-/// attributes that it came with.
-const XATTR_TRUST: Duration = Duration::from_secs(1);
+use crate::clock;
+
+/// How long the absence of extended attributes may be believed without asking again. The kernel asks for
+/// access lists when it has had the attributes for up to a second.
+const XATTR_TRUST: Duration = Duration::from_secs(2);
 
 /// Extended attributes that are known to be absent, as the bits of [`cairn_proto::xattr`].
 #[derive(Debug, Default)]
@@ -42,6 +44,9 @@ struct Entry {
     told_version: Option<u64>,
     /// The newest version of the inode that the kernel was told of.
     newest_told: u64,
+    /// The attributes that the kernel was told last, of what is no regular file: of those, the file's
+    /// state knows more.
+    told: Option<Box<Attr>>,
     absent: Absent,
 }
 
@@ -84,6 +89,12 @@ impl InodeTable {
         if let Some(entry) = self.lock().get_mut(&attr.ino) {
             let older = entry.told_version.is_some_and(|told| told > attr.data_version);
             entry.told_version = if older { None } else { Some(attr.data_version) };
+            if attr.kind() != FileKind::Regular && attr.version >= entry.newest_told {
+                match &mut entry.told {
+                    Some(told) => **told = *attr,
+                    None => entry.told = Some(Box::new(*attr)),
+                }
+            }
             entry.newest_told = entry.newest_told.max(attr.version);
             if let Some(bits) = attr.xattrs
                 && entry.absent.changed.is_none_or(|changed| changed < asked)
@@ -91,6 +102,19 @@ impl InodeTable {
                 entry.absent.bits = ALL & !bits;
                 entry.absent.asked = Some(asked);
             }
+        }
+    }
+
+    /// The attributes of `ino`, which is no regular file, that the kernel was told last.
+    pub fn last_told(&self, ino: Ino) -> Option<Attr> {
+        self.lock().get(&ino).and_then(|entry| entry.told.as_deref().copied())
+    }
+
+    /// Names in directory `ino` have been changed here, which changes its times.
+    pub fn directory_changed(&self, ino: Ino) {
+        if let Some(told) = self.lock().get_mut(&ino).and_then(|entry| entry.told.as_mut()) {
+            let now = clock::now();
+            (told.mtime, told.ctime) = (now, now);
         }
     }
 
@@ -167,7 +191,7 @@ impl InodeTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use cairn_proto::{
         Timestamp,
         xattr::{ACCESS_ACL, CAPABILITY},
@@ -175,7 +199,7 @@ mod tests {
 
     use super::*;
 
-    fn attr(version: u64, data_version: u64, xattrs: Option<u32>) -> Attr {
+    pub(in crate::vfs) fn attr(version: u64, data_version: u64, xattrs: Option<u32>) -> Attr {
         let never = Timestamp::default();
         Attr {
             ino: Ino::ROOT,

@@ -13,13 +13,18 @@ impl Vfs {
     /// `BadHandle` when the handle is not for reading; `Io` when no node has an intact copy.
     pub async fn read(&self, fh: Fh, offset: u64, len: usize) -> Result<Bytes, FsError> {
         let open = self.readable(fh)?;
+        self.file_was_read(&open);
         open.file().read(open.caller, &open.ahead, offset, len).await
     }
 
     /// As [`Vfs::read`] when the answer is in memory, otherwise `None`.
     pub fn read_now(&self, fh: Fh, offset: u64, len: usize) -> Option<Result<Bytes, FsError>> {
         match self.readable(fh) {
-            Ok(open) => open.file().read_now(&open.ahead, offset, len).map(Ok),
+            Ok(open) => {
+                let bytes = open.file().read_now(&open.ahead, offset, len)?;
+                self.file_was_read(&open);
+                Some(Ok(bytes))
+            }
             Err(error) => Some(Err(error)),
         }
     }

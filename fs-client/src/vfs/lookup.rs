@@ -18,17 +18,22 @@ impl Vfs {
     ) -> Result<Attr, FsError> {
         let op = pb::Lookup { parent: parent.get(), name: name.to_wire() };
         let entry = answers::entry(self.ask(caller, Kind::Lookup(op)).await?)?;
-        Ok(self.files.merged(answers::attr(entry.attr)?))
+        Ok(self.merged(answers::attr(entry.attr)?))
     }
 
-    /// The attributes of `ino`, this mount's own writes included.
+    /// The attributes of `ino`, this mount's own writes included. What is no regular file can have no
+    /// name any longer and still be somebody's working directory or open: then it is as it was, without
+    /// a name.
     ///
     /// # Errors
-    /// `NotFound` when it is gone.
+    /// `Stale` when it is gone.
     pub async fn getattr(&self, caller: Caller, ino: Ino) -> Result<Attr, FsError> {
         let op = pb::GetAttr { ino: ino.get() };
-        let attr = answers::attr_reply(self.ask(caller, Kind::GetAttr(op)).await?)?;
-        Ok(self.files.merged(attr))
+        let answer = self.ask(caller, Kind::GetAttr(op)).await.and_then(answers::attr_reply);
+        match (answer, self.inodes.last_told(ino)) {
+            (Err(FsError::Stale), Some(attr)) => Ok(Attr { nlink: 0, ..attr }),
+            (answer, _) => answer.map(|attr| self.merged(attr)),
+        }
     }
 
     /// The target of a symbolic link.
@@ -36,6 +41,7 @@ impl Vfs {
     /// # Errors
     /// `InvalidArgument` when `ino` is none.
     pub async fn readlink(&self, caller: Caller, ino: Ino) -> Result<Bytes, FsError> {
+        self.other_was_read(ino);
         let op = pb::ReadLink { ino: ino.get() };
         match self.ask(caller, Kind::ReadLink(op)).await? {
             pb::reply::Kind::LinkTarget(link) => Ok(link.target),

@@ -6,12 +6,14 @@
 //!   handles of an inode see each other's writes at once, other clients see them after close.
 //! - [`inodes`]: what is remembered about an inode between two operations; [`handles`]: open files
 //!   and directories by number; [`open_dir`]: a listing with a stable position.
+//! - [`atime`]: reads that count, told to the master many at once.
 //! - [`answers`]: the master's replies, checked, as domain types.
 //!
 //! Everything is owned and `Send`; every method may be dropped half-way: what it asked of the master
 //! may still happen, and what it holds is given back.
 
 pub mod answers;
+pub mod atime;
 pub mod copy;
 pub mod create;
 pub mod handles;
@@ -33,6 +35,7 @@ use std::{fmt, sync::Arc};
 use cairn_proto::{FsError, pb};
 
 pub use self::{
+    atime::AtimePolicy,
     create::{Created, NewMode},
     handles::Fh,
     open::{OpenMode, Opened},
@@ -56,6 +59,7 @@ pub struct Vfs {
     files: Files,
     handles: handles::HandleTable,
     inodes: inodes::InodeTable,
+    atimes: atime::Atimes,
 }
 
 /// The default bound of written bytes that are not committed yet.
@@ -79,6 +83,7 @@ impl Vfs {
             files: Files::new(context),
             handles: handles::HandleTable::default(),
             inodes: inodes::InodeTable::default(),
+            atimes: atime::Atimes::default(),
         }))
     }
 
@@ -122,6 +127,7 @@ impl Vfs {
     /// # Errors
     /// As [`Vfs::sync_all`].
     pub async fn shutdown(&self) -> Result<(), FsError> {
+        self.send_atimes().await;
         let result = self.sync_all().await;
         self.session.clone().close().await;
         result

@@ -18,15 +18,19 @@ pub struct OpenMode {
     pub append: bool,
     /// The file is emptied first.
     pub truncate: bool,
+    /// Reads leave the time of the last read alone.
+    pub noatime: bool,
 }
 
 impl OpenMode {
     /// For reading.
-    pub const READ: Self = Self { read: true, write: false, append: false, truncate: false };
+    pub const READ: Self = Self { read: true, ..Self::NOTHING };
     /// For writing, what is there stays.
-    pub const WRITE: Self = Self { read: false, write: true, append: false, truncate: false };
+    pub const WRITE: Self = Self { write: true, ..Self::NOTHING };
     /// For writing anew.
-    pub const REPLACE: Self = Self { read: false, write: true, append: false, truncate: true };
+    pub const REPLACE: Self = Self { write: true, truncate: true, ..Self::NOTHING };
+    const NOTHING: Self =
+        Self { read: false, write: false, append: false, truncate: false, noatime: false };
 
     /// From the flags of open(2).
     pub const fn from_flags(flags: i32) -> Self {
@@ -37,6 +41,7 @@ impl OpenMode {
             write,
             append: write && flags & libc::O_APPEND != 0,
             truncate: flags & libc::O_TRUNC != 0,
+            noatime: flags & libc::O_NOATIME != 0,
         }
     }
 }

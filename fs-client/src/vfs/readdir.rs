@@ -49,6 +49,9 @@ impl Vfs {
         {
             return Ok(slice);
         }
+        if position == 0 {
+            self.other_was_read(dir.ino);
+        }
         let asked_at = Instant::now();
         let op = pb::ReadDir {
             ino: dir.ino.get(),
@@ -65,9 +68,9 @@ impl Vfs {
         page.slice(position).ok_or(FsError::Protocol)
     }
 
-    /// `attr` with what this mount has written and not committed yet.
+    /// `attr` with what this mount has written and not committed yet, and has read.
     pub fn merged(&self, attr: Attr) -> Attr {
-        self.files.merged(attr)
+        self.atimes.shown(self.files.merged(attr))
     }
 
     /// Waits until everything this client did to names is power-safe.

@@ -16,7 +16,9 @@ impl Vfs {
         name: &FileName,
     ) -> Result<(), FsError> {
         let op = pb::Unlink { parent: parent.get(), name: name.to_wire() };
-        answers::done(self.ask(caller, Kind::Unlink(op)).await?)
+        answers::done(self.ask(caller, Kind::Unlink(op)).await?)?;
+        self.inodes.directory_changed(parent);
+        Ok(())
     }
 
     /// Removes an empty directory.
@@ -25,6 +27,8 @@ impl Vfs {
     /// `NotFound`, `NotDirectory`, `NotEmpty`.
     pub async fn rmdir(&self, caller: Caller, parent: Ino, name: &FileName) -> Result<(), FsError> {
         let op = pb::Rmdir { parent: parent.get(), name: name.to_wire() };
-        answers::done(self.ask(caller, Kind::Rmdir(op)).await?)
+        answers::done(self.ask(caller, Kind::Rmdir(op)).await?)?;
+        self.inodes.directory_changed(parent);
+        Ok(())
     }
 }

@@ -32,6 +32,9 @@ impl Vfs {
             new_name: new_name.to_wire(),
             flags,
         };
-        answers::done(self.ask(caller, Kind::Rename(op)).await?)
+        answers::done(self.ask(caller, Kind::Rename(op)).await?)?;
+        self.inodes.directory_changed(parent);
+        self.inodes.directory_changed(new_parent);
+        Ok(())
     }
 }

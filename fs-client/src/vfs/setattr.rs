@@ -53,6 +53,9 @@ impl Vfs {
         {
             file.flush().await?;
         }
+        if change.atime.is_some() {
+            self.atimes.forget(ino);
+        }
         let op = to_wire(ino, change);
         let attr = answers::attr_reply(self.ask(caller, Kind::SetAttr(op)).await?)?;
         match (&file, change.size) {
@@ -60,7 +63,7 @@ impl Vfs {
             (Some(file), None) => file.absorb(attr),
             (None, _) => {}
         }
-        Ok(self.files.merged(attr))
+        Ok(self.merged(attr))
     }
 }
 

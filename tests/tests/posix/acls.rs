@@ -1,9 +1,11 @@
 //! Access control lists and extended attributes: what `setfacl`, `getfacl`, `setfattr`, `getfattr`, `tar`
 //! and `cp` see on a mount is what they see on the local disk.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::fs;
 
 use cairn_tests::{Cluster, Layout, scrape, scrape::Scrape, sh, try_sh, within};
+
+use crate::local_disk::same_as_local;
 
 /// Lists are set, changed, inherited and removed, and users come and look. `as_user U G CMD...` runs as
 /// user U with group G only, `in_group` also with supplementary group 60.
@@ -62,49 +64,14 @@ const ATTRIBUTES: &str = r#"
     [ $n = 1 ] && echo x >> f || chown 1 f; getfattr -m- f | grep -c capability || true; done
 "#;
 
-/// What `script` prints in a fresh directory at `place`.
-fn printed(place: &Path, name: &str, script: &str) -> String {
-    let dir = place.join(name);
-    fs::create_dir(&dir).unwrap();
-    let ran = try_sh(&dir, 100, script);
-    assert!(ran.ok(), "{ran}");
-    ran.stdout
-}
-
-fn same_as_local(name: &'static str, script: &'static str) {
-    within(200, || {
-        let cluster = Cluster::new();
-        let mount = cluster.mount();
-        open_the_way_to(mount.path());
-        open_the_way_to(&cluster.place().join("below"));
-        let local = printed(cluster.place(), name, script);
-        let mounted = printed(mount.path(), name, script);
-        for (number, (there, here)) in local.lines().zip(mounted.lines()).enumerate() {
-            assert_eq!(here, there, "line {number} of what the mount shows\n{mounted}");
-        }
-        assert_eq!(local, mounted);
-        assert!(local.lines().count() > 40, "the local disk does not know them:\n{local}");
-        mount.unmount();
-        cluster.assert_fsck_clean();
-    });
-}
-
-/// Other users have to come as far as `path`.
-fn open_the_way_to(path: &Path) {
-    for above in path.ancestors().skip(1).filter(|above| above.starts_with(std::env::temp_dir())) {
-        let mode = fs::metadata(above).unwrap().permissions().mode();
-        fs::set_permissions(above, fs::Permissions::from_mode(mode | 0o011)).unwrap();
-    }
-}
-
 #[test]
 fn access_control_lists_are_those_of_the_local_disk() {
-    same_as_local("lists", LISTS);
+    same_as_local(&["bash", "-e", "-u", "-o", "pipefail", "-c", LISTS], 100);
 }
 
 #[test]
 fn extended_attributes_are_those_of_the_local_disk() {
-    same_as_local("attributes", ATTRIBUTES);
+    same_as_local(&["bash", "-e", "-u", "-o", "pipefail", "-c", ATTRIBUTES], 80);
 }
 
 #[test]
@@ -163,7 +130,7 @@ fn nobody_is_asked_for_attributes_that_are_not_there() {
             lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
         };
         let mount = cluster.mount();
-        open_the_way_to(mount.path());
+        mount.open_to_everybody();
         let before = asked();
         // The kernel asks for security.capability before each write, and for lists on each way.
         let script = r#"

@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acls;
+mod attributes;
+mod local_disk;
 mod pjdfstest;
 mod programs;
