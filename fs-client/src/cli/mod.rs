@@ -21,6 +21,7 @@ pub mod info;
 mod interrupt;
 pub mod list;
 mod local_path;
+mod local_xattrs;
 pub mod mkdir;
 pub mod monitor;
 pub mod mount;

@@ -75,7 +75,7 @@ fn extended_attributes_are_those_of_the_local_disk() {
 }
 
 #[test]
-fn lists_and_attributes_come_through_tar_and_cp() {
+fn lists_and_attributes_come_through_tar_cp_upload_and_download() {
     within(200, || {
         let mut cluster = Cluster::new();
         let source = cluster.place().join("source");
@@ -96,6 +96,10 @@ fn lists_and_attributes_come_through_tar_and_cp() {
             source.display()
         );
         sh(mount.path(), 60, &copy);
+        // Into a directory whose default list copies shall not have.
+        sh(mount.path(), 60, "mkdir up && setfacl -m u:games:rwx,d:u:games:rwx up");
+        let up = cluster.cairn(60, &["upload", "-r", "source", "--to", "/up"]);
+        assert!(up.ok(), "{up}");
         mount.unmount();
         cluster.stop_all();
         cluster.start_all();
@@ -103,7 +107,7 @@ fn lists_and_attributes_come_through_tar_and_cp() {
         let show = "find . | sort | xargs getfacl -P && find . | sort | xargs getfattr -h -d -m- &&
             find . -printf '%p %M %n %U:%G %t %s\\n' | grep -v '^. ' | sort";
         let wanted = sh(&source, 60, show);
-        for copy in ["cp", "tar", "again"] {
+        for copy in ["cp", "tar", "again", "up/source"] {
             let shown = sh(&mount.join(copy), 60, show);
             assert_eq!(shown, wanted, "{copy}");
         }
@@ -112,6 +116,11 @@ fn lists_and_attributes_come_through_tar_and_cp() {
         let back = format!("cp -a again '{}'", cluster.place().join("back").display());
         sh(mount.path(), 60, &back);
         assert_eq!(sh(&cluster.place().join("back"), 60, show), wanted);
+        let down = cluster.cairn(60, &["download", "-r", "/again", "down"]);
+        assert!(down.ok(), "{down}");
+        let down = cluster.place().join("down");
+        let down = if down.join("again").is_dir() { down.join("again") } else { down };
+        assert_eq!(sh(&down, 60, show), wanted);
         mount.unmount();
         cluster.assert_fsck_clean();
     });
@@ -136,6 +145,7 @@ fn nobody_is_asked_for_attributes_that_are_not_there() {
         let script = r#"
             chmod 755 . && mkdir -p a/b && : > a/b/f && setfattr -n user.x -v 1 a/b/f && chmod -R a+rwX a
             for i in $(seq 50); do echo $i >> a/b/f; done
+            exec 3<>a/b/f; for i in $(seq 50); do echo $i >&3; done; exec 3>&-
             for i in $(seq 20); do setpriv --reuid 1 --regid 1 --clear-groups sh -c 'cat a/b/f; echo 1 >> a/b/f'; done
             sleep 1.2; for i in $(seq 20); do echo $i >> a/b/f; getfattr -d a/b >&2; done
             setpriv --reuid 1 --regid 1 --clear-groups sh -c 'cat a/b/f; echo 1 >> a/b/f'

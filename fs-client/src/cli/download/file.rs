@@ -46,8 +46,9 @@ pub(super) async fn copy_out(
     job.staged.add(temporary.clone());
     let result = async {
         let file = make(job, path, attr, &temporary, out).await?;
+        let xattrs = attributes::xattrs(job, path, attr).await?;
         block_in_place(|| {
-            attributes::apply(&temporary, attr).map_err(failed)?;
+            attributes::apply(&temporary, attr, &xattrs).map_err(failed)?;
             file.map_or(Ok(()), |file| file.sync_all()).map_err(failed)?;
             fs::rename(&temporary, out).map_err(failed)
         })

@@ -43,14 +43,14 @@ pub(super) async fn copy(
     let mut first_names: HashMap<Ino, PathBuf> = HashMap::new();
     let mut links = Vec::new();
     enter(job, out)?;
-    let mut directories = vec![(out.to_owned(), *root)];
+    let mut directories = vec![(out.to_owned(), path.clone(), *root)];
     let mut walk = Walk::new(path.clone(), root.ino, true);
     while let Some(entry) = walk.next(&job.store).await? {
         let attr = entry.attr()?;
         let target = place(&entry.path, path, out)?;
         if attr.kind() == FileKind::Directory {
             enter(job, &target)?;
-            directories.push((target, attr));
+            directories.push((target, entry.path, attr));
             continue;
         }
         if attr.nlink > 1 {
@@ -70,8 +70,9 @@ pub(super) async fn copy(
             Failure::new(format!("cannot link {} to {}: {e}", target.display(), first.display()))
         })?;
     }
-    for (target, attr) in directories.iter().rev() {
-        attributes::apply(target, attr).map_err(|e| cannot_write(target, &e))?;
+    for (target, source, attr) in directories.iter().rev() {
+        let xattrs = attributes::xattrs(job, source, attr).await?;
+        attributes::apply(target, attr, &xattrs).map_err(|e| cannot_write(target, &e))?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use super::{
     job::Job,
     source::Source,
     walk::{HardLink, Item, cannot_read},
+    xattrs,
 };
 use crate::{
     cli::{
@@ -41,7 +42,12 @@ pub(super) struct Place<'a> {
 pub(super) async fn copy_in(job: &Job, item: &Item, dir: Ino) -> Result<(), Failure> {
     let place = Place { target: &item.target, dir };
     let change = attributes(&job.store, &item.metadata);
-    stage(job, &place, change, async |name: &FileName| make(job, item, &place, name).await).await?;
+    let make = async |name: &FileName| {
+        let made = make(job, item, &place, name).await?;
+        xattrs::copy_in(job, item, &made).await?;
+        Ok(made)
+    };
+    stage(job, &place, change, make).await?;
     job.done.files.fetch_add(1, Relaxed);
     Ok(())
 }
@@ -182,8 +188,10 @@ pub(super) async fn link(job: &Job, link: &HardLink, dir: Ino) -> Result<(), Fai
     }
 }
 
-/// Gives a directory that was copied its mode, owner and times.
+/// Gives a directory that was copied its extended attributes, mode, owner and times.
 pub(super) async fn set_directory(job: &Job, item: &Item, ino: Ino) -> Result<(), Failure> {
+    let made = job.store.vfs.getattr(job.store.caller, ino).await;
+    xattrs::copy_in(job, item, &made.map_err(|e| Failure::at(&item.target, e))?).await?;
     let change = attributes(&job.store, &item.metadata);
     let set = job.store.vfs.setattr(job.store.caller, ino, change).await;
     set.map(drop).map_err(|e| Failure::at(&item.target, e))

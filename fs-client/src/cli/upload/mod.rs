@@ -12,6 +12,7 @@ mod job;
 mod report;
 mod source;
 mod walk;
+mod xattrs;
 
 use std::{
     collections::HashSet,
