@@ -127,6 +127,27 @@ fn lists_and_attributes_come_through_tar_cp_upload_and_download() {
 }
 
 #[test]
+fn lists_are_hidden_where_permissions_are_made_up() {
+    within(100, || {
+        let cluster = Cluster::new();
+        let mount = cluster.mount();
+        sh(mount.path(), 30, "umask 022; : > f && setfacl -m u:daemon:- f && chmod 755 .");
+        mount.unmount();
+        let mount = cluster.mount_with(&["-o", "umask=022"]);
+        mount.open_to_everybody();
+        let script =
+            "setpriv --reuid 1 --regid 1 --clear-groups cat f && getfattr -m- f && getfacl -c f";
+        let shown = sh(mount.path(), 30, script);
+        assert_eq!(shown.trim(), "user::rwx\ngroup::r-x\nother::r-x");
+        mount.unmount();
+        let mount = cluster.mount();
+        mount.open_to_everybody();
+        let ran = try_sh(mount.path(), 30, "setpriv --reuid 1 --regid 1 --clear-groups cat f");
+        assert!(!ran.ok() && ran.stderr.contains("Permission denied"), "{ran}");
+    });
+}
+
+#[test]
 fn nobody_is_asked_for_attributes_that_are_not_there() {
     within(100, || {
         let master_args = ["--metrics-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();

@@ -323,3 +323,18 @@ fn statfs_counts() {
     };
     assert_eq!((stat.total_bytes, stat.free_bytes, stat.inodes, stat.files), (1000, 900, 2, 1));
 }
+
+#[test]
+fn an_inode_has_no_more_names_than_it_may_have() {
+    let mut store = Store::new();
+    let ino = store.file(ROOT, "f");
+    let mut inode = store.ns.inode(ino).unwrap();
+    inode.row.nlink = cairn_proto::limits::LINK_MAX - 1;
+    store.ns.put_inode(&inode);
+    let mut link = |name: &'static str| {
+        store.op(op::Kind::Link(pb::Link { ino, parent: ROOT, name: name.into() })).map(|_| ())
+    };
+    assert_eq!(link("last"), Ok(()));
+    assert_eq!(link("one too many"), Err(FsError::TooManyLinks));
+    assert_eq!(link("last"), Err(FsError::Exists));
+}
