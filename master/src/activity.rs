@@ -17,7 +17,7 @@ use cairn_proto::pb::{self, op, reply};
 use crate::namespace::{Counters, Namespace};
 
 /// Names of the kinds of operations, as status and metrics show them; [`kind`] is the index.
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 26] = [
     "lookup",
     "getattr",
     "setattr",
@@ -41,6 +41,9 @@ const KINDS: [&str; 23] = [
     "sync",
     "report_node",
     "accessed",
+    "set_lock",
+    "test_lock",
+    "cancel_lock",
 ];
 
 const fn kind(op: &op::Kind) -> usize {
@@ -68,6 +71,9 @@ const fn kind(op: &op::Kind) -> usize {
         op::Kind::Sync(_) => 20,
         op::Kind::ReportNode(_) => 21,
         op::Kind::Accessed(_) => 22,
+        op::Kind::SetLock(_) => 23,
+        op::Kind::TestLock(_) => 24,
+        op::Kind::CancelLock(_) => 25,
     }
 }
 

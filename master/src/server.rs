@@ -247,9 +247,14 @@ fn assemble(
         Arc::clone(&failure),
     )
     .map_err(StartError::Thread)?;
-    let (ops, op_thread) =
-        op_thread::start(namespace, Arc::clone(&durability), Arc::clone(&activity), failure)
-            .map_err(StartError::Thread)?;
+    let (ops, op_thread) = op_thread::start(
+        namespace,
+        Arc::clone(&durability),
+        Arc::clone(&activity),
+        Arc::clone(&registry),
+        failure,
+    )
+    .map_err(StartError::Thread)?;
     let sessions = Arc::new(Sessions {
         ops: ops.clone(),
         registry: Arc::clone(&registry),

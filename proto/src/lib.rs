@@ -18,6 +18,7 @@ pub mod file_name;
 pub mod handshake;
 pub mod ids;
 pub mod limits;
+pub mod lock_ranges;
 pub mod manifest;
 pub mod pb;
 pub mod placement;

@@ -50,6 +50,8 @@ operations! {
     Fallocate "fallocate",
     Lseek "lseek",
     CopyFileRange "copy_file_range",
+    Getlk "getlk",
+    Setlk "setlk",
 }
 
 impl Operation {

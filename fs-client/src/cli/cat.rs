@@ -12,7 +12,7 @@ use super::{
     progress::Progress,
     store::{Store, StorePath},
 };
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::OpenMode;
 
 /// Write files to standard output
 #[derive(Args, Debug)]
@@ -54,7 +54,7 @@ pub(super) async fn copy_out(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let attr = store.resolve(path).await?;
-    let vfs: &Vfs = &store.vfs;
+    let vfs = &store.vfs;
     let at = |e| Failure::at(path, e);
     match attr.kind() {
         FileKind::Regular => {}

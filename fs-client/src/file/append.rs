@@ -106,6 +106,9 @@ impl File {
                     self.move_appended(&outcome.attr);
                 }
                 Ok(_) => return Err(self.lose(FsError::TimedOut)),
+                Err(FsError::Stale) if self.fenced_off(&self.lock()) => {
+                    return Err(self.lose(FsError::Io));
+                }
                 Err(error) => return Err(self.lose(error)),
             }
         }
@@ -119,9 +122,13 @@ impl File {
         });
         let changes = try_join_all(stores).await?;
         let size = pb::AppendAt { expected_size: appended.from, new_size: appended.end };
-        let (mtime, kill) = (self.lock().local_mtime, appended.origin.kill_suid_sgid);
+        let (mtime, fence) = {
+            let state = self.lock();
+            (state.local_mtime, state.fence)
+        };
+        let kill = appended.origin.kill_suid_sgid;
         let op = commit(self.ino, &changes, Size::AppendAt(size), mtime, kill);
-        let outcome = ask(self.context.session(), caller, op).await?;
+        let outcome = ask(self.context.session(), fence, caller, op).await?;
         if outcome.applied {
             let mut state = self.lock();
             state.absorb_own(&outcome.attr, &self.context.manifests);

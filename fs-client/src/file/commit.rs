@@ -65,12 +65,19 @@ impl File {
                 }
                 self.batch(&mut state)
             };
-            let (origin, kill) = (self.lock().origin, op.kill_suid_sgid);
-            let outcome = ask(self.context.session(), origin.caller, op).await;
+            let (origin, fence) = {
+                let state = self.lock();
+                (state.origin, state.fence)
+            };
+            let kill = op.kill_suid_sgid;
+            let outcome = ask(self.context.session(), fence, origin.caller, op).await;
             let mut state = self.lock();
             let applied = outcome.as_ref().is_ok_and(|o| o.applied);
             state.origin.kill_suid_sgid |= kill && !applied;
             match outcome {
+                Err(FsError::Stale) if self.fenced_off(&state) => {
+                    self.give_up(&mut state, FsError::Io);
+                }
                 // The session was lost and a new one made. The commit may have happened: then its
                 // second try finds a conflict with itself, and merging changes nothing.
                 Err(FsError::Stale) if stale < STALE_TRIES => stale += 1,
@@ -84,6 +91,11 @@ impl File {
                 Ok(outcome) => self.conflicted(&mut state, &seqs, outcome),
             }
         }
+    }
+
+    /// What is uncommitted was written under a lock that is lost.
+    pub(super) fn fenced_off(&self, state: &State) -> bool {
+        state.fence.is_some_and(|fence| fence != self.context.session().session_generation())
     }
 
     fn batch(&self, state: &mut State) -> (Vec<u64>, pb::Commit) {
@@ -183,10 +195,11 @@ pub(super) fn commit(
 /// Sends a commit.
 pub(super) async fn ask(
     session: &Session,
+    fence: Option<u64>,
     caller: Caller,
     op: pb::Commit,
 ) -> Result<Outcome, FsError> {
-    let answer = session.call(caller, Kind::Commit(op)).await?;
+    let answer = session.call_fenced(fence, caller, Kind::Commit(op)).await?;
     let committed = answers::committed(answer.kind)?;
     let conflicts = committed
         .conflicts

@@ -59,6 +59,11 @@ impl FileContext {
         }
     }
 
+    /// How long a remote answer is waited for.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Access to chunks.
     pub fn chunks(&self) -> &Chunks {
         &self.chunks

@@ -101,7 +101,8 @@ impl File {
             refs.retain(|(index, _)| *index < last);
             if !refs.is_empty() {
                 let op = holes(self.ino.get(), &refs);
-                let outcome = ask(self.context.session(), caller, op).await?;
+                let fence = self.lock().fence;
+                let outcome = ask(self.context.session(), fence, caller, op).await?;
                 self.lock().replaced(&outcome.attr, &self.context.manifests);
                 if !outcome.applied {
                     if started.elapsed() > self.context.deadline {

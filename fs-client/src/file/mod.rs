@@ -148,6 +148,30 @@ impl File {
         shown != 0 && shown == attr.data_version
     }
 
+    /// `attr` is the master's state in the moment in which a lock was granted. Whether the pages that
+    /// the kernel has cached still show what the file holds.
+    pub fn relocked(&self, attr: Attr) -> bool {
+        let mut state = self.lock();
+        state.absorb(&attr, &self.context.manifests);
+        state.pages_version != 0 && state.pages_version == attr.data_version
+    }
+
+    /// The kernel has dropped its pages when the file was of `version`, or a later one.
+    pub fn pages_dropped(&self, version: u64) {
+        self.lock().pages_version = version;
+    }
+
+    /// Whether bytes that are not committed were written under a lock that is lost: they cannot be.
+    pub fn is_fenced_off(&self) -> bool {
+        self.fenced_off(&self.lock())
+    }
+
+    /// From now on bytes are written under locks of the session of generation `fence`; `None`: under
+    /// none.
+    pub fn set_fence(&self, fence: Option<u64>) {
+        self.lock().fence = fence;
+    }
+
     /// Takes note of newer attributes.
     pub fn absorb(&self, attr: Attr) {
         self.lock().absorb(&attr, &self.context.manifests);

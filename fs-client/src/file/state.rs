@@ -49,6 +49,8 @@ pub struct State {
     pub manifest_epoch: u64,
     /// The version of the data that the kernel's pages show; 0: unknown.
     pub pages_version: u64,
+    /// Bytes are written under a lock of the session of this generation. In another one they are lost.
+    pub fence: Option<u64>,
 }
 
 impl State {
@@ -72,6 +74,7 @@ impl State {
             manifest_version: 0,
             manifest_epoch,
             pages_version: 0,
+            fence: None,
         }
     }
 
@@ -176,6 +179,7 @@ impl State {
         self.dirty.drain();
         self.flights.clear();
         self.settle();
+        self.fence = None;
         self.pages_version = 0;
         let version = self.manifest_version;
         self.forget_manifest(version, manifests);

@@ -118,6 +118,10 @@ impl File {
         mut permit: Permit,
     ) -> Vec<u64> {
         if !state.has_uncommitted() {
+            if self.fenced_off(state) {
+                // Nothing is left of what was written under the lock that is lost.
+                state.fence = None;
+            }
             state.dirty_since = Some(Instant::now());
             self.context.register_dirty(self);
         }

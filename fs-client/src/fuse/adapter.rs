@@ -6,13 +6,14 @@ use std::{ffi::OsStr, path::Path, time::SystemTime};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::{
     attr::time_change,
     init,
+    locks::Wish,
     tasks::{Adapter, ino},
 };
 use crate::vfs::{AttrChange, NewMode};
@@ -189,7 +190,7 @@ impl Filesystem for Adapter {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.close_file(req, fh, reply);
+        self.close_file(req, fh, lock_owner, reply);
     }
 
     fn release(
@@ -335,6 +336,37 @@ impl Filesystem for Adapter {
         reply: ReplyLseek,
     ) {
         self.seek(req, fh, offset, whence, reply);
+    }
+
+    fn getlk(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        self.test_lock(req, Wish { fh, owner, start, end, typ, pid, wait: false }, reply);
+    }
+
+    fn setlk(
+        &self,
+        req: &Request,
+        number: INodeNo,
+        fh: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        typ: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.set_lock(req, Wish { fh, owner, start, end, typ, pid, wait }, reply);
     }
 
     fn copy_file_range(

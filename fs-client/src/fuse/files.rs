@@ -77,14 +77,6 @@ impl Adapter {
         });
     }
 
-    pub(super) fn close_file(&self, req: &Request, fh: FileHandle, reply: ReplyEmpty) {
-        self.task(Op::Flush, req, reply, async move |vfs, _| vfs.flush(Fh(fh.0)).await);
-    }
-
-    pub(super) fn release_file(&self, req: &Request, fh: FileHandle, reply: ReplyEmpty) {
-        self.task(Op::Release, req, reply, async move |vfs, _| vfs.release(Fh(fh.0)).await);
-    }
-
     pub(super) fn sync_file(&self, req: &Request, fh: FileHandle, reply: ReplyEmpty) {
         self.task(Op::Fsync, req, reply, async move |vfs, _| vfs.fsync(Fh(fh.0)).await);
     }

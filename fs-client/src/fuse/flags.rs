@@ -11,13 +11,11 @@ pub(super) fn open_flags(mode: OpenMode, opened: &Opened) -> FopenFlags {
     if opened.pages_current {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !mode.write {
-        // Nothing to report at close.
-        flags |= FopenFlags::FOPEN_NOFLUSH;
-    } else if mode.append {
+    // No FOPEN_NOFLUSH for readers: a close must be heard of, since it ends locks.
+    if mode.append {
         // The bytes may end up at another place than the kernel believes: keep them off its pages.
         flags |= FopenFlags::FOPEN_DIRECT_IO;
-    } else if !mode.read {
+    } else if mode.write && !mode.read {
         // Nobody reads through this handle: spare the copy into the page cache.
         flags |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
     }

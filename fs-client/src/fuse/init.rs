@@ -9,7 +9,7 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// Asked for one by one, because the kernel may not know all of them. Nothing is in the list that
 /// fuser 0.18 cannot honour.
-const CAPABILITIES: [InitFlags; 10] = [
+const CAPABILITIES: [InitFlags; 12] = [
     // Attributes come with the names: one request for `ls -l` instead of one per file.
     InitFlags::FUSE_DO_READDIRPLUS,
     // ... but only while somebody wants them.
@@ -30,6 +30,9 @@ const CAPABILITIES: [InitFlags; 10] = [
     InitFlags::FUSE_DONT_MASK,
     // Handles that bypass the page cache may be mapped all the same.
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+    // Locks are the master's, for all mounts.
+    InitFlags::FUSE_POSIX_LOCKS,
+    InitFlags::FUSE_FLOCK_LOCKS,
 ];
 
 /// Answers the kernel's offer.

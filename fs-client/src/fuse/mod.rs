@@ -19,6 +19,8 @@ mod flags;
 mod init;
 pub mod listing;
 pub mod liveness;
+mod lock_kind;
+mod locks;
 pub mod mount_table;
 mod names;
 pub mod notices;

@@ -6,12 +6,18 @@
 //! at an open without `FOPEN_KEEP_CACHE`, while dropping them from here could wait for a page that a
 //! request in the air has locked. Dropping attributes waits for no request, and replies to requests
 //! that the kernel sent before are not cached any longer.
+//!
+//! With a lock it is different: the file is open already, so when it has changed its pages are dropped
+//! from here. Waiting for a request in the air is right then, for it may have asked for old bytes; it
+//! cannot be a request that waits for this one, since none waits for the answer to a lock. Shared
+//! mappings write their pages back first, through requests that other threads take.
 
 use std::sync::{Arc, OnceLock};
 
+use cairn_proto::Ino;
 use fuser::{INodeNo, Notifier};
 
-use crate::vfs::{Opened, Vfs};
+use crate::vfs::{Locked, Opened, Vfs};
 
 /// See the module's head. Silent until it is connected.
 #[derive(Clone, Debug, Default)]
@@ -32,10 +38,33 @@ impl Notices {
         if told == Some(attr.data_version) {
             return;
         }
-        let (ino, kernel) = (attr.ino, Arc::clone(&self.0));
+        self.drop_cached(attr.ino, Cached::Attributes).await;
+        vfs.inodes().forget_told(attr.ino);
+    }
+
+    /// To be awaited before a lock that was granted is answered.
+    pub(super) async fn locked(&self, vfs: &Vfs, locked: &Locked) {
+        let attr = &locked.attr;
+        if !locked.pages_current {
+            self.drop_cached(attr.ino, Cached::AttributesAndPages).await;
+        } else if vfs.inodes().told_version(attr.ino) != Some(attr.data_version) {
+            self.drop_cached(attr.ino, Cached::Attributes).await;
+        } else {
+            return;
+        }
+        vfs.cache_dropped(locked);
+    }
+
+    async fn drop_cached(&self, ino: Ino, what: Cached) {
+        let kernel = Arc::clone(&self.0);
+        // Before the first byte there are no pages, only attributes; no length is up to the end.
+        let (offset, len) = match what {
+            Cached::Attributes => (-1, 0),
+            Cached::AttributesAndPages => (0, 0),
+        };
         let notice = tokio::task::spawn_blocking(move || {
             let Some(notifier) = kernel.get() else { return };
-            if let Err(error) = notifier.inval_inode(INodeNo(ino.get()), -1, 0)
+            if let Err(error) = notifier.inval_inode(INodeNo(ino.get()), offset, len)
                 && error.raw_os_error() != Some(libc::ENOENT)
             {
                 tracing::debug!(%ino, %error, "the kernel does not take a notice");
@@ -43,6 +72,11 @@ impl Notices {
         });
         // It only fails when the runtime is being shut down.
         let _ = notice.await;
-        vfs.inodes().forget_told(attr.ino);
     }
+}
+
+/// What the kernel shall drop.
+enum Cached {
+    Attributes,
+    AttributesAndPages,
 }

@@ -90,21 +90,89 @@ async fn told_to_stop(pid: u32) -> bool {
     if pid == 0 {
         return false;
     }
+    status_of(pid).await.is_some_and(|status| stops(&status))
+}
+
+async fn status_of(pid: u32) -> Option<String> {
     let status =
         tokio::task::spawn_blocking(move || fs::read_to_string(format!("/proc/{pid}/status")));
-    matches!(timeout(STEP, status).await, Ok(Ok(Ok(text))) if stops(&text))
+    timeout(STEP, status).await.ok()?.ok()?.ok()
+}
+
+/// How soon a signal ends the wait for a lock: at first, and after a while.
+const SIGNAL_STEPS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(80));
+/// A signal for a process is taken by one of its threads, which may be another than the one that waits
+/// here. If it is not taken for so many looks, it is this one's.
+const UNTAKEN: u32 = 4;
+
+/// Watches for a signal that a thread would act on if it were not waiting for us.
+#[derive(Debug)]
+pub struct Signals {
+    tid: u32,
+    step: Duration,
+    untaken: u32,
+}
+
+impl Signals {
+    /// Watches thread `tid`.
+    pub fn of(tid: u32) -> Self {
+        Self { tid, step: SIGNAL_STEPS.0, untaken: 0 }
+    }
+
+    /// Returns when there is one. Dropping it in between loses nothing.
+    pub async fn next(&mut self) {
+        loop {
+            tokio::time::sleep(self.step).await;
+            self.step = (self.step * 2).min(SIGNAL_STEPS.1);
+            let Some(status) = status_of(self.tid).await else { continue };
+            match signalled(&status) {
+                Signalled::No => self.untaken = 0,
+                Signalled::Process if self.untaken < UNTAKEN => self.untaken += 1,
+                Signalled::Process | Signalled::Thread => return,
+            }
+        }
+    }
+}
+
+/// Who a signal is for that is not taken yet.
+#[derive(Debug, PartialEq, Eq)]
+enum Signalled {
+    No,
+    /// Any thread of its process.
+    Process,
+    /// The thread itself, or the first one of its process, which takes what it can.
+    Thread,
+}
+
+fn signalled(status: &str) -> Signalled {
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| value.trim().parse::<u32>().ok())
+    };
+    let deaf = mask(status, "SigBlk:") | mask(status, "SigIgn:");
+    // What is ignored by default and has no handler is dropped by the kernel when it is sent.
+    if mask(status, "SigPnd:") & !deaf != 0 {
+        return Signalled::Thread;
+    }
+    if mask(status, "ShdPnd:") & !deaf == 0 {
+        return Signalled::No;
+    }
+    let first = number("Tgid:").is_some() && number("Tgid:") == number("Pid:");
+    if first { Signalled::Thread } else { Signalled::Process }
 }
 
 /// Whether a process with this `/proc/PID/status` has been told to end.
 fn stops(status: &str) -> bool {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
-    };
-    let pending = mask("SigPnd:") | mask("ShdPnd:");
-    let deliverable = pending & !mask("SigBlk:") & !mask("SigIgn:");
-    let deadly = deliverable & !mask("SigCgt:") & !PAUSING;
+    let pending = mask(status, "SigPnd:") | mask(status, "ShdPnd:");
+    let deliverable = pending & !mask(status, "SigBlk:") & !mask(status, "SigIgn:");
+    let deadly = deliverable & !mask(status, "SigCgt:") & !PAUSING;
     (deadly | deliverable & STOPPING) != 0
+}
+
+/// The signals in the line that begins with `name`.
+fn mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
 }
 
 const fn bit(signal: i32) -> u64 {
@@ -136,6 +204,20 @@ mod tests {
         assert!(!stops(&status(alarm, 0, 0, alarm)), "a timer's handler can wait");
         assert!(!stops(&status(bit(libc::SIGTSTP), 0, 0, 0)), "Ctrl+Z ends nothing");
         assert!(!stops("nonsense"));
+    }
+
+    #[test]
+    fn any_signal_that_is_acted_on_ends_the_wait_for_a_lock() {
+        let alarm = bit(libc::SIGALRM);
+        let threads = |tgid: u32, status: String| format!("Tgid:\t{tgid}\nPid:\t7\n{status}");
+        assert_eq!(signalled(&threads(7, status(0, 0, 0, alarm))), Signalled::No);
+        assert_eq!(signalled(&threads(7, status(alarm, 0, 0, alarm))), Signalled::Thread);
+        assert_eq!(signalled(&threads(5, status(alarm, 0, 0, alarm))), Signalled::Process);
+        assert_eq!(signalled(&threads(7, status(alarm, alarm, 0, alarm))), Signalled::No);
+        assert_eq!(signalled(&threads(7, status(alarm, 0, alarm, 0))), Signalled::No);
+        let own = status(0, 0, 0, 0).replace("SigPnd:\t0000", "SigPnd:\t8000");
+        assert_eq!(signalled(&threads(5, own)), Signalled::Thread);
+        assert_eq!(signalled("nonsense"), Signalled::No);
     }
 
     #[tokio::test]

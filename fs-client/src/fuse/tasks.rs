@@ -110,7 +110,7 @@ impl Adapter {
 
     /// How long an operation may take: the deadline, or as long as it makes progress where it brings
     /// written bytes to the store or looks through a file.
-    fn limit(&self, operation: Operation) -> Duration {
+    pub(super) fn limit(&self, operation: Operation) -> Duration {
         use Operation as Op;
         match operation {
             Op::Setattr
@@ -121,7 +121,8 @@ impl Adapter {
             | Op::Fsync
             | Op::Fallocate
             | Op::Lseek
-            | Op::CopyFileRange => self.deadline * PROGRESS,
+            | Op::CopyFileRange
+            | Op::Setlk => self.deadline * PROGRESS,
             Op::Lookup
             | Op::Getattr
             | Op::Readlink
@@ -142,7 +143,8 @@ impl Adapter {
             | Op::Setxattr
             | Op::Getxattr
             | Op::Listxattr
-            | Op::Removexattr => self.deadline + SLACK,
+            | Op::Removexattr
+            | Op::Getlk => self.deadline + SLACK,
         }
     }
 

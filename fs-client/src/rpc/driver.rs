@@ -109,6 +109,8 @@ fn enter(shared: &Shared, identity: &Identity, welcome: &pb::Welcome, durable_be
         state.log.resumed(welcome.window, restarted);
         None
     } else {
+        // First: who is told that his operation was lost finds the new generation.
+        shared.generation.send_modify(|generation| *generation += 1);
         Some(state.log.replaced(welcome.window))
     };
     let waker = state.welcomed();
@@ -119,7 +121,6 @@ fn enter(shared: &Shared, identity: &Identity, welcome: &pb::Welcome, durable_be
             unconfirmed = lost.unconfirmed,
             "the master had ended this session: a new one was opened, cached state is dropped"
         );
-        shared.generation.send_modify(|generation| *generation += 1);
     }
     wake(waker);
 }
@@ -221,12 +222,13 @@ async fn read(shared: &Shared, link: &mut Link) -> String {
 fn take(shared: &Shared, frame: pb::ServerFrame) {
     let mut state = shared.lock();
     state.log.durable(frame.durable_below);
-    let mut map = None;
+    let (mut map, mut freed) = (None, None);
     match frame.body {
         Some(Body::Reply(reply)) => state.log.answer(frame.seq, reply),
         Some(Body::Push(push)) => {
             match push.kind {
                 Some(push::Kind::Map(pushed)) => map = Some(ClusterMap::try_from(&pushed)),
+                Some(push::Kind::LockFree(lock)) => freed = Some(lock),
                 // No lease is asked for in this version, so nothing is cached that could be invalid.
                 Some(push::Kind::Invalidate(_)) | None => {}
             }
@@ -241,6 +243,11 @@ fn take(shared: &Shared, frame: pb::ServerFrame) {
     wake(waker);
     if idle {
         shared.quiet.notify_waiters();
+    }
+    if let Some(lock) = freed
+        && !shared.lock_waits.freed(lock.wait_id)
+    {
+        shared.decline_lock(lock);
     }
     match map {
         Some(Ok(map)) => shared.take_map(map, false),

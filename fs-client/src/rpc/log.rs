@@ -42,6 +42,8 @@ pub(crate) struct Queued {
     pub(crate) reply: Option<oneshot::Sender<Outcome>>,
     /// Room in the log, given back when the operation leaves it.
     pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// Not to be sent in another session than the one that it was given for.
+    pub(crate) fenced: bool,
 }
 
 enum Phase {
@@ -256,7 +258,7 @@ impl OpLog {
     }
 
     /// A connection is there, but the session is a new one: seqs begin anew, mutations that were
-    /// under way have failed, everything else is sent, after the inodes held open were opened again.
+    /// under way, and what was meant for the old session only, have failed, everything else is sent, after the inodes held open were opened again.
     pub(crate) fn replaced(&mut self, window: u32) -> Lost {
         let mut lost = Lost::default();
         let mut queue: VecDeque<Queued> = self.open.iter().map(|ino| reopen(*ino)).collect();
@@ -271,11 +273,21 @@ impl OpLog {
                 }
                 Phase::Waiting(reply) => {
                     keep_open(&mut sent.op, &self.open);
-                    queue.push_back(Queued { op: sent.op, reply, room: sent.room });
+                    queue.push_back(Queued { op: sent.op, reply, room: sent.room, fenced: false });
                 }
             }
         }
-        queue.append(&mut self.queue);
+        for queued in self.queue.drain(..) {
+            match queued {
+                Queued { fenced: true, reply, .. } => {
+                    lost.failed += 1;
+                    if let Some(caller) = reply {
+                        let _ = caller.send(Err(FsError::Stale));
+                    }
+                }
+                other => queue.push_back(other),
+            }
+        }
         let open = std::mem::take(&mut self.open);
         *self = Self { queue, open, window: u64::from(window.max(1)), ..Self::new() };
         lost
@@ -310,6 +322,7 @@ impl OpLog {
                 op: pb::Op { caller: None, kind: Some(kind) },
                 reply: None,
                 room: None,
+                fenced: false,
             });
         }
     }
@@ -362,7 +375,8 @@ pub(crate) fn is_mutation(op: &pb::Op) -> bool {
             | Kind::SetXattr(_)
             | Kind::RemoveXattr(_)
             | Kind::Commit(_)
-            | Kind::CloneRange(_),
+            | Kind::CloneRange(_)
+            | Kind::SetLock(_),
         ) => true,
         Some(Kind::Open(open)) => open.truncate,
         Some(
@@ -377,6 +391,8 @@ pub(crate) fn is_mutation(op: &pb::Op) -> bool {
             | Kind::GetFileManifest(_)
             | Kind::Sync(_)
             | Kind::ReportNode(_)
+            | Kind::TestLock(_)
+            | Kind::CancelLock(_)
             | Kind::Accessed(_),
         )
         | None => false,
@@ -404,6 +420,7 @@ fn note_result(op: &mut pb::Op, outcome: &Outcome) -> bool {
             entry.created
         }
         (_, reply::Kind::Committed(committed)) => committed.applied,
+        (_, reply::Kind::Lock(lock)) => lock.granted,
         _ => true,
     }
 }
@@ -428,7 +445,7 @@ fn keep_open(op: &mut pb::Op, open: &HashSet<u64>) {
 
 fn reopen(ino: u64) -> Queued {
     let kind = Kind::Open(pb::Open { ino, truncate: false });
-    Queued { op: pb::Op { caller: None, kind: Some(kind) }, reply: None, room: None }
+    Queued { op: pb::Op { caller: None, kind: Some(kind) }, reply: None, room: None, fenced: false }
 }
 
 /// The second answer to an operation is for nobody, but it should not contradict the first. `Stale`

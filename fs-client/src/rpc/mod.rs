@@ -4,6 +4,7 @@
 //!   what is durable, what is sent again); `outgoing`: the request stream; `driver`: the one task that
 //!   owns the connection.
 //! - [`connect`]: channels, the greeting, and sentences for what goes wrong with it.
+//! - [`lock_waits`]: who waits for the news that a lock is free.
 //! - [`admin`]: status, walk, fsck, verify and the like.
 //!
 //! Nothing in here knows about FUSE or about files.
@@ -11,6 +12,7 @@
 pub mod admin;
 pub mod connect;
 mod driver;
+pub mod lock_waits;
 mod log;
 mod outgoing;
 #[cfg(test)]
@@ -21,4 +23,5 @@ mod tests;
 
 pub use admin::{Admin, CallError, NodeAdmin};
 pub use connect::ConnectError;
+pub use lock_waits::LockWait;
 pub use session::{Answered, Caller, Session};

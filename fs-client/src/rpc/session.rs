@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::{
     connect::{self, ConnectError},
     driver::{self, Identity},
+    lock_waits::{LockWait, LockWaits},
     log::Queued,
     outgoing::State,
 };
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) stop: Notify,
     /// Connections after the first.
     pub(crate) reconnects: AtomicU64,
+    pub(crate) lock_waits: Arc<LockWaits>,
     map: watch::Sender<Arc<ClusterMap>>,
     room: Arc<Semaphore>,
     state: Mutex<State>,
@@ -103,10 +105,11 @@ impl Shared {
 
     /// Gives the operation to the stream. Nobody waits for a release: it goes out together with the
     /// next operation, at the latest with the next ping, and costs no wake-ups of its own.
-    fn push(&self, queued: Queued) -> Result<(), FsError> {
+    fn push(&self, queued: Queued, fence: Option<u64>) -> Result<(), FsError> {
         let urgent = !matches!(queued.op.kind, Some(Kind::Release(_)));
         let mut state = self.lock();
-        if state.closing {
+        // The generation changes under this lock.
+        if state.closing || fence.is_some_and(|fence| fence != *self.generation.borrow()) {
             return Err(FsError::Stale);
         }
         state.log.push(queued);
@@ -116,6 +119,14 @@ impl Shared {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// Nobody here waits for the lock that the master keeps: somebody else may have it.
+    pub(crate) fn decline_lock(&self, freed: pb::LockFree) {
+        let kind = Kind::CancelLock(pb::CancelLock { ino: freed.ino, wait_id: freed.wait_id });
+        let op = pb::Op { caller: None, kind: Some(kind) };
+        // A closed session waits for nothing.
+        let _ = self.push(Queued { op, reply: None, room: None, fenced: true }, None);
     }
 
     fn ping(&self) {
@@ -169,6 +180,7 @@ impl Session {
             quiet: Notify::new(),
             stop: Notify::new(),
             reconnects: AtomicU64::new(0),
+            lock_waits: Arc::default(),
             map: watch::Sender::new(Arc::new(nothing)),
             room: Arc::new(Semaphore::new(ROOM)),
             state: Mutex::new(State::new()),
@@ -195,13 +207,33 @@ impl Session {
     /// later); `Stale` for a mutation that was under way when the session was lost, and for everything
     /// once the session is closed.
     pub async fn call(&self, caller: Caller, op: Kind) -> Result<Answered, FsError> {
+        self.call_fenced(None, caller, op).await
+    }
+
+    /// As [`Session::call`], but with a `fence` only within the session of that generation: what relies
+    /// on a lock, or sets one, means nothing in another.
+    ///
+    /// # Errors
+    /// As [`Session::call`]; `Stale` when the session is another, or becomes so before the answer.
+    pub async fn call_fenced(
+        &self,
+        fence: Option<u64>,
+        caller: Caller,
+        op: Kind,
+    ) -> Result<Answered, FsError> {
         let deadline = Instant::now() + self.shared.config.deadline;
-        self.call_until(deadline, caller, op).await
+        self.call_until(deadline, fence, caller, op).await
+    }
+
+    /// Begins to wait for a lock.
+    pub fn wait_for_lock(&self) -> LockWait {
+        self.shared.lock_waits.begin()
     }
 
     async fn call_until(
         &self,
         deadline: Instant,
+        fence: Option<u64>,
         caller: Caller,
         op: Kind,
     ) -> Result<Answered, FsError> {
@@ -210,7 +242,8 @@ impl Session {
         let room = timeout_at(deadline, self.room(room_for(&op)));
         let room = room.await.map_err(|_| FsError::TimedOut)??;
         let (reply, answer) = oneshot::channel();
-        self.shared.push(Queued { op, reply: Some(reply), room: Some(room) })?;
+        let fenced = fence.is_some();
+        self.shared.push(Queued { op, reply: Some(reply), room: Some(room), fenced }, fence)?;
         match timeout_at(deadline, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(FsError::Stale),
@@ -246,7 +279,7 @@ impl Session {
         let room = self.shared.room.clone().try_acquire_many_owned(room_for(&op)).ok();
         if room.is_some() || release {
             // A closed session holds nothing open, so there is nothing to release.
-            let _ = self.shared.push(Queued { op, reply: None, room });
+            let _ = self.shared.push(Queued { op, reply: None, room, fenced: false }, None);
         }
     }
 
@@ -321,7 +354,7 @@ impl Session {
     pub async fn close(self) {
         let deadline = Instant::now() + CLOSE;
         let sync = Kind::Sync(pb::Sync {});
-        if let Err(error) = self.call_until(deadline, Caller::default(), sync).await {
+        if let Err(error) = self.call_until(deadline, None, Caller::default(), sync).await {
             tracing::warn!(%error, "the session ends without the master's word that all is safe");
         }
         self.shared.lock().closing = true;

@@ -27,6 +27,7 @@ impl Vfs {
             return Err(FsError::BadHandle);
         }
         dst.check_errors()?;
+        self.check_locks(to, &dst)?;
         src.file().flush().await?;
         dst.file().flush().await?;
         let src_size = self.getattr(src.caller, src.file().ino()).await?.size;

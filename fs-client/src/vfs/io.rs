@@ -127,6 +127,14 @@ impl Vfs {
             return Err(FsError::TooBig);
         }
         open.check_errors()?;
+        self.check_locks(fh, &open)?;
         Ok(open)
+    }
+
+    /// Nobody goes on writing as if he held a lock that is lost.
+    pub(super) fn check_locks(&self, fh: Fh, open: &OpenFile) -> Result<(), FsError> {
+        let generation = || self.session.session_generation();
+        let lost = open.has_taken_locks() && self.locks.lost(open.file().ino(), fh, generation());
+        if lost { Err(FsError::Io) } else { Ok(()) }
     }
 }

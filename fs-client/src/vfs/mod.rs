@@ -4,6 +4,7 @@
 //!   [`xattr`], [`statfs`]) are one operation of the master each; nothing about names is cached here.
 //! - File verbs ([`open`], [`io`], [`copy`], [`space`]) go to the file's shared state in [`crate::file`]: all
 //!   handles of an inode see each other's writes at once, other clients see them after close.
+//! - [`locks`]: locks of files, as the master grants them.
 //! - [`inodes`]: what is remembered about an inode between two operations; [`handles`]: open files
 //!   and directories by number; [`open_dir`]: a listing with a stable position.
 //! - [`atime`]: reads that count, told to the master many at once.
@@ -19,6 +20,7 @@ pub mod create;
 pub mod handles;
 pub mod inodes;
 pub mod io;
+pub mod locks;
 pub mod lookup;
 pub mod open;
 pub mod open_dir;
@@ -38,6 +40,7 @@ pub use self::{
     atime::AtimePolicy,
     create::{Created, NewMode},
     handles::Fh,
+    locks::{LockOwner, LockRequest, LockSpace, Locked},
     open::{OpenMode, Opened},
     open_dir::{DirItem, DirSlice},
     setattr::{AttrChange, TimeChange},
@@ -60,6 +63,7 @@ pub struct Vfs {
     handles: handles::HandleTable,
     inodes: inodes::InodeTable,
     atimes: atime::Atimes,
+    locks: Arc<locks::LockTable>,
 }
 
 /// The default bound of written bytes that are not committed yet.
@@ -84,6 +88,7 @@ impl Vfs {
             handles: handles::HandleTable::default(),
             inodes: inodes::InodeTable::default(),
             atimes: atime::Atimes::default(),
+            locks: Arc::default(),
         }))
     }
 
@@ -100,6 +105,14 @@ impl Vfs {
     /// Bytes of memory that hold written bytes which are not committed yet, and at most.
     pub fn dirty_bytes(&self) -> (usize, usize) {
         self.files.context().dirty_bytes()
+    }
+
+    /// The kernel has dropped what it had cached of a file when `locked` was true.
+    pub fn cache_dropped(&self, locked: &Locked) {
+        self.inodes.forget_told(locked.attr.ino);
+        if let Some(file) = self.files.get(locked.attr.ino).filter(|_| !locked.pages_current) {
+            file.pages_dropped(locked.attr.data_version);
+        }
     }
 
     /// What is remembered about inodes.

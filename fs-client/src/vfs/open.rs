@@ -1,6 +1,9 @@
 //! open and release: handles of files.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use cairn_proto::{Attr, FileKind, FsError, Ino, pb, pb::op::Kind};
 
@@ -64,11 +67,21 @@ pub struct OpenFile {
     pub(super) caller: Caller,
     pub(super) seen: Mutex<SeenErrors>,
     pub(super) ahead: Mutex<ReadAhead>,
+    /// A lock was taken through it at some time.
+    pub(super) taken_locks: AtomicBool,
 }
 
 impl OpenFile {
     pub(super) fn file(&self) -> &Arc<File> {
         self.hold.file()
+    }
+
+    pub(super) fn took_lock(&self) {
+        self.taken_locks.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_taken_locks(&self) -> bool {
+        self.taken_locks.load(Ordering::Acquire)
     }
 
     /// Reports write-back errors that this handle has not heard of.
@@ -134,7 +147,8 @@ impl Vfs {
         let attr = file.merged(attr);
         let seen = Mutex::new(file.error_cursor());
         let ahead = Mutex::new(ReadAhead::default());
-        let open = OpenFile { hold, mode, caller, seen, ahead };
+        let taken_locks = AtomicBool::new(false);
+        let open = OpenFile { hold, mode, caller, seen, ahead, taken_locks };
         let fh = self.handles.add_file(Arc::new(open));
         Ok(Opened { fh, attr, pages_current })
     }
@@ -144,8 +158,22 @@ impl Vfs {
     ///
     /// # Errors
     /// `BadHandle`; a write-back error that this handle has not reported.
-    pub async fn release(&self, fh: Fh) -> Result<(), FsError> {
+    pub async fn release(self: &Arc<Self>, fh: Fh) -> Result<(), FsError> {
         let open = self.handles.remove_file(fh)?;
+        if !open.has_taken_locks() {
+            return self.end_handle(&open).await;
+        }
+        // In a task of its own: locks end also when nobody waits for it.
+        let vfs = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let flushed = open.file().flush().await;
+            vfs.release_locks(fh, &open).await;
+            flushed.and(vfs.end_handle(&open).await)
+        });
+        task.await.unwrap_or(Err(FsError::Io))
+    }
+
+    async fn end_handle(&self, open: &OpenFile) -> Result<(), FsError> {
         let flushed = open.file().flush().await;
         let reported = open.check_errors();
         if self.files.is_last(&open.hold) {

@@ -55,6 +55,7 @@ impl Vfs {
         if !open.mode.write {
             return Err(FsError::BadHandle);
         }
+        self.check_locks(fh, &open)?;
         if length == 0 {
             return Err(FsError::InvalidArgument);
         }

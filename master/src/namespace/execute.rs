@@ -43,7 +43,8 @@ const fn is_mutation(kind: &op::Kind) -> bool {
         | op::Kind::SetXattr(_)
         | op::Kind::RemoveXattr(_)
         | op::Kind::Commit(_)
-        | op::Kind::CloneRange(_) => true,
+        | op::Kind::CloneRange(_)
+        | op::Kind::SetLock(_) => true,
         op::Kind::Open(open) => open.truncate,
         op::Kind::Lookup(_)
         | op::Kind::GetAttr(_)
@@ -56,7 +57,9 @@ const fn is_mutation(kind: &op::Kind) -> bool {
         | op::Kind::GetFileManifest(_)
         | op::Kind::Sync(_)
         | op::Kind::ReportNode(_)
+        | op::Kind::TestLock(_)
         // Twice is as good as once.
+        | op::Kind::CancelLock(_)
         | op::Kind::Accessed(_) => false,
     }
 }
@@ -189,6 +192,12 @@ impl Namespace {
             op::Kind::Commit(request) => self.commit_file(request).map(Reply::Committed),
             op::Kind::CloneRange(request) => self.clone_range(request).map(Reply::Committed),
             op::Kind::Accessed(request) => self.accessed(request).map(Reply::Done),
+            op::Kind::SetLock(request) => self.set_lock(call, request).map(Reply::Lock),
+            op::Kind::TestLock(request) => self.test_lock(call, request).map(Reply::Lock),
+            op::Kind::CancelLock(request) => {
+                self.locks.cancel(call.session, request.ino, request.wait_id);
+                Ok(Reply::Done(pb::Done {}))
+            }
             op::Kind::Sync(_) | op::Kind::ReportNode(_) => Ok(Reply::Done(pb::Done {})),
         }
     }

@@ -15,6 +15,7 @@ mod create;
 mod execute;
 mod ids;
 mod inodes;
+mod locks;
 mod lookup;
 mod manifest;
 mod open;
@@ -48,6 +49,7 @@ use crate::{
     },
 };
 
+pub use locks::LockFreed;
 pub use view::{View, Walk};
 
 /// What a namespace needs to know besides its engine.
@@ -170,6 +172,7 @@ pub struct Namespace {
     group: Group,
     ids: ids::Ids,
     sessions: sessions::Sessions,
+    locks: locks::Locks,
     clock: Arc<dyn Clock>,
     chunk_size: u32,
     counters: Counters,
@@ -200,6 +203,7 @@ impl Namespace {
             ids: ids::Ids::open(engine.as_ref())?,
             group,
             sessions: sessions::Sessions::default(),
+            locks: locks::Locks::default(),
             clock,
             chunk_size,
             counters: Counters::default(),
@@ -250,6 +254,7 @@ impl Namespace {
         self.counters = row.unwrap_or_default().into();
         self.committed_counters = self.counters;
         self.load_degraded()?;
+        self.locks.load(&mut self.group)?;
         self.sessions.load(&mut self.group)
     }
 
@@ -297,6 +302,11 @@ impl Namespace {
     /// Grows with every start of the master; never the same twice.
     pub fn incarnation(&self) -> u64 {
         self.ids.incarnation()
+    }
+
+    /// Locks that were kept for who waits for them since this was called last.
+    pub fn take_freed_locks(&mut self) -> Vec<LockFreed> {
+        self.locks.take_freed()
     }
 
     /// What exists, the pending group included.

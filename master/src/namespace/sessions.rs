@@ -3,7 +3,7 @@
 //! A reply row is written in the commit of its operation and deleted when the client has acknowledged
 //! it, that is when `floor` passes it. So for a (session, seq) at or above the floor there is a row if
 //! and only if it was executed; below the floor it was executed or never will be.
-//! Open inodes are in memory only: after a start clients say what they hold.
+//! Open inodes are in memory only: after a start clients say what they hold. Locks are rows: see `locks`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -158,6 +158,7 @@ impl Namespace {
         let SessionId(id) = id;
         let Some(session) = self.sessions.known.get(&id) else { return Ok(()) };
         let open: Vec<u64> = session.open.iter().copied().collect();
+        self.drop_session_locks(id);
         self.release(id, &open)?;
         if let Some(session) = self.sessions.known.remove(&id) {
             session.replies.iter().for_each(|seq| self.group.delete(keys::reply(id, *seq)));
@@ -166,9 +167,11 @@ impl Namespace {
         Ok(())
     }
 
-    /// Session `id` no longer holds these; orphans that nobody holds are freed.
+    /// Session `id` no longer holds these; orphans that nobody holds are freed. Locks are held through
+    /// open files.
     pub(super) fn release(&mut self, id: u64, inodes: &[u64]) -> Result<(), EngineError> {
         for &ino in inodes {
+            self.drop_locks_on(id, ino);
             if self.sessions.release(id, ino) {
                 self.free_if_orphan(ino)?;
             }

@@ -22,7 +22,10 @@ use crate::{
     activity::{Activity, Underway},
     engine::EngineError,
     namespace::{Namespace, Origin},
-    session::registry::{Connection, Session},
+    session::{
+        push,
+        registry::{Connection, Registry, Session},
+    },
     sync_thread::{Delivery, Durability},
 };
 
@@ -80,10 +83,13 @@ impl SessionOp {
         namespace.execute(origin, &self.op)
     }
 
-    fn is_durable(&self) -> bool {
-        match &self.op.kind {
-            Some(pb::op::Kind::Sync(_)) => true,
-            Some(pb::op::Kind::Commit(commit)) => commit.durable,
+    /// Whether the answer waits for the sync. A lock that was granted must not be granted to somebody
+    /// else after a power loss.
+    fn is_durable(&self, reply: &pb::Reply) -> bool {
+        match (&self.op.kind, &reply.kind) {
+            (Some(pb::op::Kind::Sync(_)), _) => true,
+            (Some(pb::op::Kind::Commit(commit)), _) => commit.durable,
+            (_, Some(pb::reply::Kind::Lock(lock))) => lock.granted && lock.attr.is_some(),
             _ => false,
         }
     }
@@ -163,11 +169,12 @@ pub(crate) fn start(
     namespace: Namespace,
     durability: Arc<Durability>,
     activity: Arc<Activity>,
+    registry: Arc<Registry>,
     failure: Arc<Failure>,
 ) -> std::io::Result<(OpQueue, JoinHandle<()>)> {
     let (jobs, queue) = mpsc::channel(QUEUE);
     activity.committed(&namespace);
-    let thread = OpThread { namespace, durability, activity, queue, cramped: false };
+    let thread = OpThread { namespace, durability, activity, registry, queue, cramped: false };
     let run = move || {
         let outcome = catch_unwind(AssertUnwindSafe(move || thread.run()));
         let why = match outcome {
@@ -186,6 +193,7 @@ struct OpThread {
     namespace: Namespace,
     durability: Arc<Durability>,
     activity: Arc<Activity>,
+    registry: Arc<Registry>,
     queue: mpsc::Receiver<Job>,
     /// Since a commit was refused for want of room, until one succeeds: each job is a group of its own,
     /// so that what only reads is not refused together with what writes.
@@ -243,6 +251,7 @@ impl OpThread {
             Err(EngineError::NoSpace) => self.finish_one_by_one(group)?,
             Err(fatal) => return Err(fatal),
         }
+        push::freed_locks(self.namespace.take_freed_locks(), &self.registry);
         Ok(())
     }
 
@@ -287,7 +296,7 @@ impl OpThread {
         for executed in group {
             match executed {
                 Executed::Op(op, reply) => {
-                    let durable = op.is_durable();
+                    let durable = op.is_durable(&reply);
                     let SessionOp { connection, seq, underway, permit, .. } = op;
                     drop(permit);
                     let session = &connection.session;

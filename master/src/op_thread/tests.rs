@@ -97,10 +97,13 @@ impl Bench {
             Arc::clone(&failure),
         )
         .unwrap();
-        let (ops, _) = start(namespace, durability, Arc::clone(&activity), failure).unwrap();
+        let registry = Arc::new(Registry::new(vec![], Instant::now()));
+        let (ops, _) =
+            start(namespace, durability, Arc::clone(&activity), Arc::clone(&registry), failure)
+                .unwrap();
         let id: SessionId =
             ops.call(true, |namespace| namespace.open_session("bench")).await.unwrap().unwrap();
-        let session = Registry::new(vec![], Instant::now()).open(id, "bench");
+        let session = registry.open(id, "bench");
         let (outbox, mut replies) = Outbox::new();
         let connection = session.attach(outbox, pb::Welcome::default);
         replies.next().await.unwrap().unwrap();

@@ -166,6 +166,11 @@ impl Registry {
         self.sessions().len()
     }
 
+    /// One of them.
+    pub(crate) fn session(&self, id: u64) -> Option<Arc<Session>> {
+        self.sessions().get(&id).cloned()
+    }
+
     /// Every session.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.sessions().values().cloned().collect()

@@ -20,6 +20,7 @@
 //! | `S` | session(8) | [`SessionRow`](super::rows::SessionRow) |
 //! | `r` | session(8) seq(8) | the stored `Reply` |
 //! | `n` | node UUID(16) | a `Node` message |
+//! | `k` | ino(8) session(8) owner(8) space(1) | [`LocksRow`](super::rows::LocksRow): locks of one owner on one file |
 //! | `g` | group(4) | nothing: a group that was written to too few nodes |
 
 use std::ops::Bound;
@@ -112,6 +113,10 @@ pub fn session(id: u64) -> Bytes {
 pub fn reply(session: u64, seq: u64) -> Bytes {
     key(b'r', &[session, seq], &[])
 }
+/// The locks of one owner on one file.
+pub fn locks(ino: u64, session: u64, owner: u64, space: u8) -> Bytes {
+    key(b'k', &[ino, session, owner], &[space])
+}
 /// A storage node.
 pub fn node(id: NodeId) -> Bytes {
     key(b'n', &[], id.0.as_bytes())
@@ -152,6 +157,8 @@ pub enum Table {
     Nodes,
     /// `g`
     Degraded,
+    /// `k`
+    Locks,
 }
 
 impl Table {
@@ -171,6 +178,7 @@ impl Table {
             Self::Replies => b'r',
             Self::Nodes => b'n',
             Self::Degraded => b'g',
+            Self::Locks => b'k',
         }
     }
 
@@ -225,6 +233,12 @@ pub fn second(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(9..17)?.try_into().ok()?))
 }
 
+/// Session, owner and space of a row of locks.
+pub fn locks_owner(key: &[u8]) -> Option<(u64, u64, u8)> {
+    let owner = u64::from_be_bytes(key.get(17..25)?.try_into().ok()?);
+    Some((second(key)?, owner, *key.get(25)?))
+}
+
 /// The name after the first number.
 pub fn name(key: &Bytes) -> Option<Bytes> {
     (key.len() > 9).then(|| key.slice(9..))
@@ -265,6 +279,8 @@ mod tests {
         }
         assert_eq!(group(&degraded(70_000)), Some(70_000));
         assert_eq!(owner(b"i"), None);
+        let row = locks(5, 6, 7, 2);
+        assert_eq!((owner(&row), locks_owner(&row)), (Some(5), Some((6, 7, 2))));
     }
 
     #[test]
@@ -292,6 +308,7 @@ mod tests {
             reply(1, 1),
             node(id),
             degraded(1),
+            locks(1, 1, 1, 1),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
     }

@@ -1,7 +1,11 @@
 //! The values of all rows, as protobuf messages: fields are only ever added, a tag is never reused.
 
 use bytes::Bytes;
-use cairn_proto::{ChunkId, ChunkRef, FileKind, pb, xattr};
+use cairn_proto::{
+    ChunkId, ChunkRef, FileKind,
+    lock_ranges::{Mode, Ranges, Span},
+    pb, xattr,
+};
 use prost::Message;
 
 use crate::engine::EngineError;
@@ -276,6 +280,56 @@ pub struct SessionRow {
     /// Replies below this were acknowledged and are gone.
     #[prost(uint64, tag = "2")]
     pub floor: u64,
+}
+
+/// The locks of one owner on one file, in order, none touching the next.
+#[derive(Clone, PartialEq, Message)]
+pub struct LocksRow {
+    /// Which bytes.
+    #[prost(message, repeated, tag = "1")]
+    pub spans: Vec<SpanRow>,
+}
+
+impl From<&Ranges> for LocksRow {
+    fn from(ranges: &Ranges) -> Self {
+        let row = |span: &Span| SpanRow {
+            start: span.start,
+            end: span.end,
+            write: span.mode == Mode::Write,
+            pid: span.pid,
+        };
+        Self { spans: ranges.iter().map(row).collect() }
+    }
+}
+
+impl From<LocksRow> for Ranges {
+    fn from(row: LocksRow) -> Self {
+        let mut ranges = Self::default();
+        for SpanRow { start, end, write, pid } in row.spans {
+            if start <= end {
+                let mode = if write { Mode::Write } else { Mode::Read };
+                ranges.set(Span { start, end, mode, pid });
+            }
+        }
+        ranges
+    }
+}
+
+/// Locked bytes.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct SpanRow {
+    /// The first.
+    #[prost(uint64, tag = "1")]
+    pub start: u64,
+    /// The last.
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
+    /// Exclusive rather than shared.
+    #[prost(bool, tag = "3")]
+    pub write: bool,
+    /// The process that asked, for people.
+    #[prost(uint32, tag = "4")]
+    pub pid: u32,
 }
 
 /// What exists.

@@ -4,5 +4,6 @@
 mod acls;
 mod attributes;
 mod local_disk;
+mod locks;
 mod pjdfstest;
 mod programs;

@@ -3,6 +3,7 @@
 mod acls;
 mod crash;
 mod files;
+mod locks;
 mod model;
 mod names;
 mod paths;
