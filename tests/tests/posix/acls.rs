@@ -126,6 +126,54 @@ fn lists_and_attributes_come_through_tar_cp_upload_and_download() {
     });
 }
 
+/// The kernel's limits, which the local disk does not reach.
+const LIMITS: &str = r#"
+import errno, os, struct
+def acl(users):
+    entries = [(1, 6, -1), *((2, 4, 1000 + n) for n in range(users)), (4, 4, -1), (16, 6, -1), (32, 0, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+def fails(call, code):
+    try:
+        call()
+    except OSError as error:
+        assert error.errno == code, error
+        return
+    raise AssertionError("it worked")
+open("f", "w").close()
+value = os.urandom(65536)
+for name in ["user.big", "trusted.big", "security.big"]:
+    os.setxattr("f", name, value)
+    assert os.getxattr("f", name) == value
+fails(lambda: os.setxattr("f", "user.big", value + b"x"), errno.E2BIG)
+os.setxattr("f", "system.posix_acl_access", acl(507))
+assert os.getxattr("f", "system.posix_acl_access") == acl(507)
+fails(lambda: os.setxattr("f", "system.posix_acl_access", acl(508)), errno.E2BIG)
+open("many", "w").close()
+names = [f"user.{n:0>250}" for n in range(256)]
+for name in names:
+    os.setxattr("many", name, b"")
+assert sorted(os.listxattr("many")) == names
+fails(lambda: os.setxattr("many", "user.one more", b""), errno.ENOSPC)
+os.setxattr("many", names[0], b"still")
+os.removexattr("many", names[1])
+os.setxattr("many", "user.one more", b"")
+"#;
+
+#[test]
+fn limits_are_those_of_the_kernel() {
+    within(100, || {
+        let cluster = Cluster::new();
+        let mount = cluster.mount();
+        fs::write(cluster.place().join("limits.py"), LIMITS).unwrap();
+        let script = format!("python3 '{}'", cluster.place().join("limits.py").display());
+        sh(mount.path(), 60, &script);
+        // Nothing of it is left when the file is gone.
+        sh(mount.path(), 30, "rm f many");
+        mount.unmount();
+        cluster.assert_fsck_clean();
+    });
+}
+
 #[test]
 fn lists_are_hidden_where_permissions_are_made_up() {
     within(100, || {
