@@ -116,7 +116,8 @@ pub fn stored_chunks(cluster: &Cluster, nodes: usize) -> u64 {
 /// When it does not answer, or breaks off.
 pub fn fsck(cluster: &Cluster) -> Result<Vec<String>, Status> {
     block_on(120, async {
-        let mut stream = master(cluster).fsck(pb::FsckRequest {}).await?.into_inner();
+        let mut stream =
+            master(cluster).fsck(pb::FsckRequest { repair: false }).await?.into_inner();
         let (mut findings, mut done) = (Vec::new(), false);
         while let Some(progress) = stream.message().await? {
             findings.extend(progress.findings.into_iter().map(|f| f.what));

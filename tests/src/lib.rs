@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod command;
 pub mod daemon;
 pub mod inspect;
+pub mod model;
 pub mod mount;
 pub mod powercut;
 pub mod rng;

@@ -119,13 +119,13 @@ impl Admin {
         Ok(self.answers(stream))
     }
 
-    /// Checks the namespace; findings as they are made.
+    /// Checks the namespace; findings as they are made, with what was done about each if `repair`.
     ///
     /// # Errors
     /// When it cannot be asked.
-    pub async fn fsck(&self) -> Result<Answers<pb::FsckProgress>, CallError> {
+    pub async fn fsck(&self, repair: bool) -> Result<Answers<pb::FsckProgress>, CallError> {
         let mut client = self.client.clone();
-        let stream = self.finish(client.fsck(pb::FsckRequest {})).await?;
+        let stream = self.finish(client.fsck(pb::FsckRequest { repair })).await?;
         Ok(self.answers(stream))
     }
 

@@ -323,7 +323,7 @@ async fn every_way_not_to_connect_has_a_sentence() {
     Session::connect(&config).await.unwrap();
     let admin = Admin::connect(&config).await.unwrap();
     assert_eq!(admin.status().await.unwrap().files, 3);
-    let mut fsck = admin.fsck().await.unwrap();
+    let mut fsck = admin.fsck(false).await.unwrap();
     assert!(fsck.next().await.unwrap().unwrap().done);
     assert!(admin.walk("", false).await.unwrap_err().to_string().contains("not in this script"));
 

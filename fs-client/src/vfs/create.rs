@@ -66,7 +66,9 @@ impl Vfs {
             exclusive,
             ..pb::Create::default()
         };
+        let change = self.listings.changing(parent);
         let entry = answers::entry(self.ask(caller, Kind::Create(op)).await?)?;
+        drop(change);
         let attr = answers::attr(entry.attr)?;
         if !entry.created {
             // Another handle of this mount may be about to release the inode: open it in its own right.
@@ -145,7 +147,9 @@ impl Vfs {
         name: &FileName,
     ) -> Result<Attr, FsError> {
         let op = pb::Link { ino: ino.get(), parent: parent.get(), name: name.to_wire() };
+        let change = self.listings.changing(parent);
         let entry = answers::entry(self.ask(caller, Kind::Link(op)).await?)?;
+        drop(change);
         self.inodes.directory_changed(parent);
         Ok(self.merged(answers::attr(entry.attr)?))
     }
@@ -158,7 +162,9 @@ impl Vfs {
         what: pb::Create,
     ) -> Result<Attr, FsError> {
         let op = pb::Create { parent: parent.get(), name: name.to_wire(), exclusive: true, ..what };
+        let change = self.listings.changing(parent);
         let entry = answers::entry(self.ask(caller, Kind::Create(op)).await?)?;
+        drop(change);
         self.inodes.directory_changed(parent);
         answers::attr(entry.attr)
     }

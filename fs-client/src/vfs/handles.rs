@@ -83,10 +83,10 @@ impl HandleTable {
     ///
     /// # Errors
     /// `BadHandle` when there is none.
-    pub fn remove_dir(&self, fh: Fh) -> Result<(), FsError> {
-        self.dir(fh)?;
+    pub fn remove_dir(&self, fh: Fh) -> Result<Arc<OpenDir>, FsError> {
+        let dir = self.dir(fh)?;
         self.lock().remove(&fh);
-        Ok(())
+        Ok(dir)
     }
 
     fn add(&self, handle: Handle) -> Fh {

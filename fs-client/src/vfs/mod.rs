@@ -6,7 +6,8 @@
 //!   handles of an inode see each other's writes at once, other clients see them after close.
 //! - [`locks`]: locks of files, as the master grants them.
 //! - [`inodes`]: what is remembered about an inode between two operations; [`handles`]: open files
-//!   and directories by number; [`open_dir`]: a listing with a stable position.
+//!   and directories by number; [`open_dir`]: a listing with a stable position;
+//!   [`listings`]: which of them a change of this mount makes old.
 //! - [`atime`]: reads that count, told to the master many at once.
 //! - [`answers`]: the master's replies, checked, as domain types.
 //!
@@ -20,6 +21,7 @@ pub mod create;
 pub mod handles;
 pub mod inodes;
 pub mod io;
+mod listings;
 pub mod locks;
 pub mod lookup;
 pub mod open;
@@ -64,6 +66,7 @@ pub struct Vfs {
     inodes: inodes::InodeTable,
     atimes: atime::Atimes,
     locks: Arc<locks::LockTable>,
+    listings: listings::Listings,
 }
 
 /// The default bound of written bytes that are not committed yet.
@@ -89,6 +92,7 @@ impl Vfs {
             inodes: inodes::InodeTable::default(),
             atimes: atime::Atimes::default(),
             locks: Arc::default(),
+            listings: listings::Listings::default(),
         }))
     }
 

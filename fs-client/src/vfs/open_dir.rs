@@ -45,7 +45,7 @@ impl DirSlice {
 
     /// When the master was asked.
     pub fn asked_at(&self) -> Instant {
-        self.page.asked_at
+        self.page.asked.at
     }
 }
 
@@ -56,8 +56,16 @@ pub(super) struct Page {
     items: Vec<DirItem>,
     /// Nothing follows.
     end: bool,
+    pub(super) asked: Asked,
+}
+
+/// How the master was asked for a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) at: Instant,
+    /// How often this mount had changed the directory before.
+    pub(super) changes: u64,
     pub(super) with_attrs: bool,
-    pub(super) asked_at: Instant,
 }
 
 impl Page {
@@ -66,8 +74,7 @@ impl Page {
         dir: Ino,
         start: u64,
         page: pb::DirPage,
-        with_attrs: bool,
-        asked_at: Instant,
+        asked: Asked,
     ) -> Result<Self, FsError> {
         let parent = Ino::new(page.parent_ino).unwrap_or(dir);
         let dots = [(&b"."[..], dir, 1), (&b".."[..], parent, FIRST)];
@@ -96,7 +103,7 @@ impl Page {
                 name: entry.name,
             });
         }
-        Ok(Self { start, end: page.end || items.is_empty(), items, with_attrs, asked_at })
+        Ok(Self { start, end: page.end || items.is_empty(), items, asked })
     }
 
     /// What follows `position`, when this page knows it.
@@ -126,6 +133,10 @@ pub struct OpenDir {
 mod tests {
     use super::*;
 
+    fn asked() -> Asked {
+        Asked { at: Instant::now(), changes: 0, with_attrs: false }
+    }
+
     fn page(start: u64, cookies: std::ops::Range<u64>, end: bool) -> Arc<Page> {
         let entries = cookies
             .map(|cookie| pb::DirEntry {
@@ -137,7 +148,7 @@ mod tests {
             })
             .collect();
         let page = pb::DirPage { entries, end, parent_ino: 7 };
-        Arc::new(Page::new(Ino::ROOT, start, page, false, Instant::now()).unwrap())
+        Arc::new(Page::new(Ino::ROOT, start, page, asked()).unwrap())
     }
 
     fn names(slice: &DirSlice) -> Vec<String> {
@@ -177,6 +188,6 @@ mod tests {
             attr: None,
         };
         let page = pb::DirPage { entries: vec![entry], end: true, parent_ino: 1 };
-        assert!(Page::new(Ino::ROOT, 0, page, false, Instant::now()).is_err());
+        assert!(Page::new(Ino::ROOT, 0, page, asked()).is_err());
     }
 }

@@ -10,11 +10,13 @@ use tokio::sync::Mutex;
 
 use super::{
     Caller, Fh, Vfs, answers,
-    open_dir::{DirSlice, OpenDir, Page, cookie},
+    open_dir::{Asked, DirSlice, OpenDir, Page, cookie},
 };
 
 /// Entries asked for at once.
 const PAGE_ENTRIES: u32 = 1024;
+/// Entries asked for at once while the directory is being changed.
+const CHANGING_ENTRIES: u32 = 256;
 /// A page older than this is fetched again.
 const PAGE_TRUST: Duration = Duration::from_secs(1);
 
@@ -24,6 +26,7 @@ impl Vfs {
     /// # Errors
     /// None today; a directory that is gone or is none is found out by the first read.
     pub async fn opendir(&self, ino: Ino) -> Result<Fh, FsError> {
+        self.listings.opened(ino);
         Ok(self.handles.add_dir(Arc::new(OpenDir { ino, page: Mutex::new(None) })))
     }
 
@@ -40,11 +43,14 @@ impl Vfs {
     ) -> Result<DirSlice, FsError> {
         let dir = self.handles.dir(fh)?;
         let mut kept = dir.page.lock().await;
+        let changes = self.listings.changes(dir.ino);
+        let changed = kept.as_ref().is_some_and(|page| page.asked.changes != changes);
         // Reading from the start again wants to see the directory as it is now.
         if position != 0
+            && !changed
             && let Some(page) = kept.as_ref()
-            && page.asked_at.elapsed() < PAGE_TRUST
-            && (page.with_attrs || !with_attrs)
+            && page.asked.at.elapsed() < PAGE_TRUST
+            && (page.asked.with_attrs || !with_attrs)
             && let Some(slice) = page.slice(position)
         {
             return Ok(slice);
@@ -56,14 +62,16 @@ impl Vfs {
         let op = pb::ReadDir {
             ino: dir.ino.get(),
             cookie: cookie(position),
-            max_entries: PAGE_ENTRIES,
+            // Who removes what he lists needs no more than the kernel takes at once.
+            max_entries: if changed { CHANGING_ENTRIES } else { PAGE_ENTRIES },
             with_attrs,
         };
         let answer = match self.ask(caller, Kind::ReadDir(op)).await? {
             pb::reply::Kind::DirPage(page) => page,
             other => return Err(answers::unexpected(&other)),
         };
-        let page = Arc::new(Page::new(dir.ino, position, answer, with_attrs, asked_at)?);
+        let asked = Asked { at: asked_at, changes, with_attrs };
+        let page = Arc::new(Page::new(dir.ino, position, answer, asked)?);
         *kept = Some(Arc::clone(&page));
         page.slice(position).ok_or(FsError::Protocol)
     }
@@ -86,6 +94,8 @@ impl Vfs {
     /// # Errors
     /// `BadHandle`.
     pub fn releasedir(&self, fh: Fh) -> Result<(), FsError> {
-        self.handles.remove_dir(fh)
+        let dir = self.handles.remove_dir(fh)?;
+        self.listings.closed(dir.ino);
+        Ok(())
     }
 }

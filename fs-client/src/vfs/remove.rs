@@ -16,6 +16,7 @@ impl Vfs {
         name: &FileName,
     ) -> Result<(), FsError> {
         let op = pb::Unlink { parent: parent.get(), name: name.to_wire() };
+        let _change = self.listings.changing(parent);
         answers::done(self.ask(caller, Kind::Unlink(op)).await?)?;
         self.inodes.directory_changed(parent);
         Ok(())
@@ -27,6 +28,7 @@ impl Vfs {
     /// `NotFound`, `NotDirectory`, `NotEmpty`.
     pub async fn rmdir(&self, caller: Caller, parent: Ino, name: &FileName) -> Result<(), FsError> {
         let op = pb::Rmdir { parent: parent.get(), name: name.to_wire() };
+        let _change = self.listings.changing(parent);
         answers::done(self.ask(caller, Kind::Rmdir(op)).await?)?;
         self.inodes.directory_changed(parent);
         Ok(())

@@ -32,6 +32,7 @@ impl Vfs {
             new_name: new_name.to_wire(),
             flags,
         };
+        let _changes = [self.listings.changing(parent), self.listings.changing(new_parent)];
         answers::done(self.ask(caller, Kind::Rename(op)).await?)?;
         self.inodes.directory_changed(parent);
         self.inodes.directory_changed(new_parent);

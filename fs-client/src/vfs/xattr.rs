@@ -18,7 +18,8 @@ const TRUSTED: &[u8] = b"trusted.";
 impl Vfs {
     /// Whether it is known without asking that `ino` has no attribute `name`.
     pub fn xattr_absent(&self, ino: Ino, name: &[u8]) -> bool {
-        self.inodes.knows_absent(ino, name)
+        // A name that no attribute can have is another error.
+        check_name(name).is_ok() && self.inodes.knows_absent(ino, name)
     }
 
     /// The value of attribute `name`.

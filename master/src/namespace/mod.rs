@@ -24,6 +24,7 @@ mod readdir;
 mod reclaim;
 mod remove;
 mod rename;
+mod repair;
 mod segments;
 mod sessions;
 mod setattr;
@@ -50,7 +51,8 @@ use crate::{
 };
 
 pub use locks::LockFreed;
-pub use view::{View, Walk};
+pub use repair::Remedy;
+pub use view::{Finding, FsckProgress, View, Walk};
 
 /// What a namespace needs to know besides its engine.
 #[derive(Clone)]

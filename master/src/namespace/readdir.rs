@@ -27,8 +27,12 @@ impl Namespace {
         let mut entries = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let row: CookieRow = source::decode(&key, value)?;
-            let attr =
-                request.with_attrs.then(|| self.inode(row.ino)).transpose()?.map(|i| i.attr());
+            let attr = match request.with_attrs.then(|| self.inode(row.ino)).transpose() {
+                Ok(inode) => inode.map(|inode| inode.attr()),
+                // A name that leads nowhere is damage, and no reason to show none of the others.
+                Err(FsError::Stale) => continue,
+                Err(error) => return Err(error),
+            };
             entries.push(pb::DirEntry {
                 name: row.name,
                 ino: row.ino,

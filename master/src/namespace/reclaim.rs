@@ -5,7 +5,7 @@ use super::Namespace;
 use crate::{
     engine::EngineError,
     tables::{
-        keys::Table,
+        keys::{self, Table},
         rows::{ListRow, ReclaimRow},
         source::{self, Source},
     },
@@ -100,6 +100,11 @@ impl Namespace {
         };
         let ino = source::owner(&dead)?;
         self.reclaim.dead = Some(ino);
+        if self.group.get(&keys::inode(ino))?.is_some() {
+            // Damage: what exists is not freed, whatever a row says.
+            self.group.delete(dead);
+            return Ok(());
+        }
         let lists = self.group.page(&Table::Lists.of(ino), LISTS)?;
         for (key, value) in &lists {
             let row: ListRow = source::decode(key, value.clone())?;

@@ -115,7 +115,7 @@ impl MasterService for Edge {
         request: Request<pb::FsckRequest>,
     ) -> Result<Response<Self::FsckStream>, Status> {
         handshake::require(request.metadata())?;
-        let progress = self.0.fsck().await?;
+        let progress = self.0.fsck(request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(progress))))
     }
 }

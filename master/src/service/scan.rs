@@ -1,4 +1,5 @@
 //! Walk and Fsck: long reads of a snapshot, on blocking threads, as fast as the caller takes them.
+//! What a check mends goes through the op thread like every other change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +12,16 @@ use tokio::{
 use tonic::Status;
 
 use super::Service;
-use crate::{engine::EngineError, namespace::View};
+use crate::{
+    engine::EngineError,
+    namespace::{Finding, FsckProgress, Namespace, View},
+    op_thread::{CallError, OpQueue},
+};
 
 /// Messages made ahead of the caller.
 const AHEAD: usize = 64;
+/// Findings that are mended in one go.
+const REPAIRS: usize = 64;
 /// How long a caller may take for one message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,11 +69,30 @@ impl Service {
         .await
     }
 
-    /// Checks the whole namespace against itself.
-    pub(super) async fn fsck(self: &Arc<Self>) -> Result<Messages<pb::FsckProgress>, Status> {
-        self.scan(|view, caller: Caller<pb::FsckProgress>| {
-            let checked = view.fsck(&mut |progress| caller.send(Ok(progress)));
-            if let Err(error) = checked {
+    /// Checks the whole namespace against itself; mends what it can when asked to.
+    pub(super) async fn fsck(
+        self: &Arc<Self>,
+        request: pb::FsckRequest,
+    ) -> Result<Messages<pb::FsckProgress>, Status> {
+        let ops = self.ops.clone();
+        self.scan(move |view, caller: Caller<pb::FsckProgress>| {
+            let mut report = |progress: FsckProgress| {
+                let findings = match request.repair {
+                    true => caller.runtime.block_on(repair(&ops, &progress.findings)),
+                    false => Ok(progress.findings.iter().map(untouched).collect()),
+                };
+                let broken = findings.is_err();
+                let message = findings.map(|findings| pb::FsckProgress {
+                    inodes: progress.inodes,
+                    dentries: progress.dentries,
+                    segments: progress.segments,
+                    references: progress.references,
+                    findings,
+                    done: progress.done,
+                });
+                caller.send(message.map_err(Status::from)) && !broken
+            };
+            if let Err(error) = view.fsck(&mut report) {
                 caller.send(Err(failed(&error)));
             }
         })
@@ -86,6 +112,43 @@ impl Service {
         let caller = Caller { messages, runtime: Handle::current(), _permit: permit };
         tokio::task::spawn_blocking(move || work(view, caller));
         Ok(receiver)
+    }
+}
+
+fn untouched(finding: &Finding) -> pb::FsckFinding {
+    pb::FsckFinding { what: finding.what.clone(), done: String::new() }
+}
+
+/// Applies the remedies of findings, some at a time: operations go on in between.
+async fn repair(ops: &OpQueue, findings: &[Finding]) -> Result<Vec<pb::FsckFinding>, CallError> {
+    let mut all = Vec::with_capacity(findings.len());
+    for some in findings.chunks(REPAIRS) {
+        let some = some.to_vec();
+        let mended = ops.call(true, move |namespace| {
+            let mend = |finding: &Finding| pb::FsckFinding {
+                done: mend(namespace, finding),
+                ..untouched(finding)
+            };
+            some.iter().map(mend).collect::<Vec<_>>()
+        });
+        all.extend(mended.await?);
+    }
+    Ok(all)
+}
+
+/// What was done about a finding; empty when nothing was.
+fn mend(namespace: &mut Namespace, finding: &Finding) -> String {
+    let Some(remedy) = &finding.remedy else { return String::new() };
+    match namespace.repair(remedy) {
+        Ok(done) => {
+            let done = done.unwrap_or_default();
+            tracing::warn!(finding = finding.what, done, "repair");
+            done
+        }
+        Err(error) => {
+            tracing::error!(finding = finding.what, %error, "the repair failed");
+            String::new()
+        }
     }
 }
 

@@ -300,7 +300,7 @@ async fn the_tree_is_walked_and_checked() {
         let absent = pb::WalkRequest { path: "absent".into(), with_refs: false };
         let refused = calls.walk(absent).await.unwrap().into_inner().message().await.unwrap_err();
         assert_eq!(refused.code(), Code::NotFound);
-        let fsck = calls.fsck(pb::FsckRequest {}).await.unwrap().into_inner();
+        let fsck = calls.fsck(pb::FsckRequest { repair: false }).await.unwrap().into_inner();
         let progress: Vec<_> = fsck.map(|p| p.unwrap()).collect().await;
         let last = progress.last().unwrap();
         assert!(last.done && last.inodes == 3, "{last:?}");

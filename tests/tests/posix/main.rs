@@ -3,7 +3,11 @@
 
 mod acls;
 mod attributes;
+mod listing;
 mod local_disk;
 mod locks;
+mod model;
 mod pjdfstest;
 mod programs;
+mod repair;
+mod tree;

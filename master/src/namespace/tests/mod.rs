@@ -8,6 +8,7 @@ mod model;
 mod names;
 mod paths;
 mod rename;
+mod repair;
 mod sessions;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use cairn_proto::{ChunkId, ChunkRef, FsError, manifest::to_wire, pb, status};
 use pb::{op, reply};
 
-use super::{Namespace, Origin, Params};
+use super::{FsckProgress, Namespace, Origin, Params};
 use crate::{
     clock::ManualClock,
     engine::{Engine, memory::MemoryEngine},
@@ -264,7 +265,7 @@ impl Store {
         self.ns.commit().unwrap();
         let mut findings = Vec::new();
         let mut done = false;
-        let mut report = |progress: pb::FsckProgress| {
+        let mut report = |progress: FsckProgress| {
             findings.extend(progress.findings.into_iter().map(|finding| finding.what));
             done = progress.done;
             true

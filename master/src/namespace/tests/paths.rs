@@ -127,7 +127,7 @@ fn damage(store: &mut Store, key: Bytes, value: Option<Bytes>) -> Vec<String> {
     };
     write(value);
     let mut findings = Vec::new();
-    let mut report = |progress: pb::FsckProgress| {
+    let mut report = |progress: FsckProgress| {
         findings.extend(progress.findings.into_iter().map(|finding| finding.what));
         true
     };

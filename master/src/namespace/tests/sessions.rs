@@ -158,8 +158,10 @@ fn without_sessions_a_start_frees_all_orphans() {
     store.ns.commit().unwrap();
     let engine = store.engine.as_ref();
     let epoch = store.ns.incarnation();
-    let key = crate::tables::keys::session(store.session);
-    engine.commit(crate::engine::Batch { writes: [(key, None)].into() }, epoch).unwrap();
+    let mut writes: std::collections::BTreeMap<_, _> =
+        (1..=store.seq).map(|seq| (crate::tables::keys::reply(store.session, seq), None)).collect();
+    writes.insert(crate::tables::keys::session(store.session), None);
+    engine.commit(crate::engine::Batch { writes }, epoch).unwrap();
     store.restart();
     store.check();
     assert_eq!(store.ns.counters().files, 0);

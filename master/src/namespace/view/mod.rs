@@ -5,9 +5,12 @@ mod walk;
 
 use std::sync::Arc;
 
-use cairn_proto::{FsError, pb};
+use cairn_proto::FsError;
 
-pub use self::walk::Walk;
+pub use self::{
+    fsck::{Finding, Progress as FsckProgress},
+    walk::Walk,
+};
 use crate::{
     engine::{EngineError, Reader},
     tables::source::Snapshot,
@@ -33,10 +36,7 @@ impl View {
 
     /// Checks everything against everything. `report` gets progress and findings about every 10,000
     /// rows and once more at the end (`done`); it answers false to stop early.
-    pub fn fsck(
-        &self,
-        report: &mut dyn FnMut(pb::FsckProgress) -> bool,
-    ) -> Result<(), EngineError> {
+    pub fn fsck(&self, report: &mut dyn FnMut(FsckProgress) -> bool) -> Result<(), EngineError> {
         fsck::run(self.source.clone(), self.chunk_size, report)
     }
 }
