@@ -34,6 +34,8 @@ pub const BATCH_CHUNKS: usize = 4096;
 pub const MESSAGE_MAX: usize = CHUNK_SIZE_MAX as usize + 1024 * 1024;
 /// Most chunk changes in one commit.
 pub const COMMIT_CHANGES_MAX: usize = 4096;
+/// Longest range in bytes that one operation shares: bounds the work where nothing lies in it.
+pub const CLONE_MAX: u64 = 64 << 30;
 /// Most entries in one directory page.
 pub const DIR_PAGE_MAX: u32 = 4096;
 /// Most references in one manifest page.

@@ -117,8 +117,8 @@ impl File {
     async fn try_append(&self, appended: &Appended) -> Result<Outcome, FsError> {
         let caller = appended.origin.caller;
         let stores = appended.chunks.iter().map(async |(index, data, dirty)| {
-            let (expected, stored) = self.store(caller, *index, data.clone(), dirty).await?;
-            Ok::<_, FsError>(Change { index: *index, expected, stored })
+            let landed = self.store(caller, *index, data.clone(), dirty).await?;
+            Ok::<_, FsError>(Change { index: *index, landed })
         });
         let changes = try_join_all(stores).await?;
         let size = pb::AppendAt { expected_size: appended.from, new_size: appended.end };
@@ -133,8 +133,8 @@ impl File {
             let mut state = self.lock();
             state.absorb_own(&outcome.attr, &self.context.manifests);
             for change in &changes {
-                let chunk = Some(change.stored.chunk);
-                self.context.manifests.set(self.ino, state.manifest_epoch, change.index, chunk);
+                let (index, chunk) = (change.index, change.chunk());
+                self.context.manifests.set(self.ino, state.manifest_epoch, index, chunk);
             }
         }
         Ok(outcome)

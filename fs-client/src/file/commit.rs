@@ -11,9 +11,12 @@ use cairn_proto::{
     pb::{commit::Size, op::Kind},
 };
 
-use super::{File, flight::Flight, state::State};
+use super::{
+    File,
+    flight::{Flight, Landed},
+    state::State,
+};
 use crate::{
-    chunks::Stored,
     rpc::{Caller, Session},
     vfs::answers,
 };
@@ -26,8 +29,14 @@ const STALE_TRIES: u32 = 5;
 /// A chunk's change, ready for the wire.
 pub(super) struct Change {
     pub index: u64,
-    pub expected: Option<ChunkRef>,
-    pub stored: Stored,
+    pub landed: Landed,
+}
+
+impl Change {
+    /// The reference that the file has afterwards.
+    pub(super) fn chunk(&self) -> Option<ChunkRef> {
+        self.landed.stored.map(|stored| stored.chunk)
+    }
 }
 
 /// What the master made of a commit.
@@ -104,9 +113,9 @@ impl File {
         let mut end = 0;
         for &seq in &seqs {
             let Some(flight) = state.flights.get_mut(seq) else { continue };
-            let Some((expected, stored)) = flight.landed else { continue };
+            let Some(landed) = flight.landed else { continue };
             let (index, dirty_end) = (flight.index, flight.dirty.end());
-            changes.push(Change { index, expected, stored });
+            changes.push(Change { index, landed });
             end = end.max(state.end_in_file(index, dirty_end));
         }
         let kill = std::mem::take(&mut state.origin.kill_suid_sgid);
@@ -119,8 +128,9 @@ impl File {
         state.absorb_own(attr, manifests);
         for &seq in seqs {
             let Some(Flight { index, landed, .. }) = state.flights.remove(seq) else { continue };
-            if let Some((_, stored)) = landed {
-                manifests.set(self.ino, state.manifest_epoch, index, Some(stored.chunk));
+            if let Some(landed) = landed {
+                let chunk = Change { index, landed }.chunk();
+                manifests.set(self.ino, state.manifest_epoch, index, chunk);
             }
             // Written again from end to end while the older version was in flight.
             if state.dirty.is_full(index)
@@ -169,19 +179,19 @@ pub(super) fn commit(
     mtime: Timestamp,
     kill_suid_sgid: bool,
 ) -> pb::Commit {
-    let mut degraded: Vec<u32> =
-        changes.iter().filter_map(|c| c.stored.degraded.map(|group| group.0)).collect();
+    let stored = || changes.iter().filter_map(|change| change.landed.stored);
+    let mut degraded: Vec<u32> = stored().filter_map(|s| s.degraded.map(|group| group.0)).collect();
     degraded.sort_unstable();
     degraded.dedup();
     pb::Commit {
         ino: ino.get(),
-        map_epoch: changes.iter().map(|c| c.stored.map_epoch).min().unwrap_or(0),
+        map_epoch: stored().map(|stored| stored.map_epoch).min().unwrap_or(0),
         changes: changes
             .iter()
             .map(|c| pb::ChunkChange {
                 index: c.index,
-                expected: Some(manifest::to_wire(c.expected)),
-                new: Some(manifest::to_wire(Some(c.stored.chunk))),
+                expected: Some(manifest::to_wire(c.landed.expected)),
+                new: Some(manifest::to_wire(c.chunk())),
             })
             .collect(),
         size: Some(size),

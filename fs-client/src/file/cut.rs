@@ -26,6 +26,11 @@ pub fn cut(dirty: &Ranges, data: Bytes, base: &[u8]) -> Bytes {
     merged.into()
 }
 
+/// Whether `content` is nothing but zeros, which a hole says as well.
+pub fn is_zero(content: &[u8]) -> bool {
+    content.chunks(256).all(|part| part.iter().fold(0, |seen, byte| seen | byte) == 0)
+}
+
 /// Copies the bytes of `data` that `dirty` names over `out`, which begins at position `start` of the
 /// chunk.
 pub fn overlay(dirty: &Ranges, data: &[u8], start: u32, out: &mut [u8]) {
@@ -76,6 +81,16 @@ mod tests {
         let data = Bytes::from(vec![7; 64]);
         let cut = cut(&Ranges::of(0, 64), data.clone(), &[1; 64]);
         assert_eq!(cut.as_ptr(), data.as_ptr());
+    }
+
+    #[test]
+    fn one_bit_anywhere_is_not_zero() {
+        assert!(is_zero(&[]) && is_zero(&[0; 1000]));
+        for at in [0, 255, 256, 999] {
+            let mut content = [0; 1000];
+            content[at] = 1;
+            assert!(!is_zero(&content), "{at}");
+        }
     }
 
     #[test]

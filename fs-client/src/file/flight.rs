@@ -12,6 +12,15 @@ use cairn_proto::ChunkRef;
 use super::{dirty::Permit, ranges::Ranges};
 use crate::chunks::Stored;
 
+/// A chunk that can be committed.
+#[derive(Clone, Copy, Debug)]
+pub struct Landed {
+    /// What it replaces.
+    pub expected: Option<ChunkRef>,
+    /// What it is; `None`: all zeros, a hole.
+    pub stored: Option<Stored>,
+}
+
 /// One chunk in flight.
 #[derive(Debug)]
 pub struct Flight {
@@ -23,8 +32,8 @@ pub struct Flight {
     pub dirty: Ranges,
     /// When it took off, for the deadline.
     pub since: Instant,
-    /// Once the nodes have it: what it replaces and what it is.
-    pub landed: Option<(Option<ChunkRef>, Stored)>,
+    /// Once the nodes have it.
+    pub landed: Option<Landed>,
     /// Gives its part of the budget back.
     pub permit: Option<Permit>,
 }
@@ -119,7 +128,8 @@ mod tests {
         let chunk = ChunkRef::plain(b"x");
         let land = |flights: &mut Flights, seq| {
             let stored = Stored { chunk, map_epoch: 1, degraded: None };
-            flights.get_mut(seq).unwrap().landed = Some((None, stored));
+            flights.get_mut(seq).unwrap().landed =
+                Some(Landed { expected: None, stored: Some(stored) });
         };
         land(&mut flights, seqs[1]);
         assert!(flights.landed_prefix(10).is_empty());

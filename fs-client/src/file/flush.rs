@@ -8,11 +8,12 @@ use cairn_proto::{ChunkError, ChunkRef, FsError};
 
 use super::{
     File,
-    cut::{cut, needs_base},
+    cut::{cut, is_zero, needs_base},
+    flight::Landed,
     ranges::Ranges,
     state::State,
 };
-use crate::{chunks::Stored, rpc::Caller};
+use crate::rpc::Caller;
 
 /// How far a flush has come.
 enum Flushed {
@@ -120,7 +121,7 @@ impl File {
         }
     }
 
-    async fn upload_flight(&self, seq: u64) -> Result<Option<(Option<ChunkRef>, Stored)>, FsError> {
+    async fn upload_flight(&self, seq: u64) -> Result<Option<Landed>, FsError> {
         let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
         let (index, data, dirty, caller) = {
             let mut state = self.lock();
@@ -131,18 +132,22 @@ impl File {
         self.store(caller, index, data, &dirty).await.map(Some)
     }
 
-    /// Makes the new version of chunk `index` from `data` and what is there, and puts it to the nodes.
-    /// Answers what it replaces and what it is.
+    /// Makes the new version of chunk `index` from `data` and what is there, and puts it to the nodes
+    /// unless it is a hole.
     pub(super) async fn store(
         &self,
         caller: Caller,
         index: u64,
         data: Bytes,
         dirty: &Ranges,
-    ) -> Result<(Option<ChunkRef>, Stored), FsError> {
+    ) -> Result<Landed, FsError> {
         let (expected, base) = self.base(caller, index, dirty).await?;
-        let stored = self.context.chunks().put(cut(dirty, data, &base)).await?;
-        Ok((expected, stored))
+        let content = cut(dirty, data, &base);
+        let stored = match is_zero(&content) {
+            true => None,
+            false => Some(self.context.chunks().put(content).await?),
+        };
+        Ok(Landed { expected, stored })
     }
 
     /// What the manifest has for chunk `index`, and its content when bytes of it are needed.

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use cairn_proto::{ChunkRef, FsError, manifest, pb, range::chunk_start};
+use cairn_proto::{ChunkRef, FsError, limits::MANIFEST_PAGE_MAX, manifest, pb, range::chunk_start};
 
 use super::{File, Origin, commit::ask, manifests::flatten};
 use crate::rpc::Caller;
 
-/// References looked at in one step.
+/// References that are made holes in one step.
 const STEP_REFS: u32 = 1024;
+/// References asked for at first when a hole is looked for; each further step asks for more.
+const FIRST_REFS: u32 = 64;
+/// The same when data is looked for: one would do, but these lie together.
+const FIRST_REFS_OF_DATA: u32 = 8;
 
 impl File {
     /// The first offset at or after `offset` that is data, or a hole.
@@ -24,8 +28,11 @@ impl File {
         self.flush().await?;
         let chunk_size = self.context.chunk_size;
         let mut index = offset / u64::from(chunk_size);
+        // The master skips holes; the first reference is where they end.
+        let mut most = if data { FIRST_REFS_OF_DATA } else { FIRST_REFS };
         loop {
-            let page = self.context.manifest_page(caller, self.ino, index, STEP_REFS).await?;
+            let page = self.context.manifest_page(caller, self.ino, index, most).await?;
+            most = (most * 4).min(MANIFEST_PAGE_MAX);
             if offset >= page.size {
                 return Err(FsError::NoSuchDevice);
             }

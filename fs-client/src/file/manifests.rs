@@ -2,9 +2,11 @@
 //!
 //! A page belongs to an *epoch* of a file's manifest: a number that is never used twice. Whoever
 //! finds that the master's manifest is no longer the one he cached takes a new epoch, and every page
-//! of the old one is out of reach at once.
+//! of the old one is out of reach at once. Of a hole, which may have more pages than can be counted,
+//! only the first few are entered.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -19,6 +21,8 @@ use lru::LruCache;
 pub const PAGE_REFS: u64 = 256;
 /// Pages kept: 12 KiB each at most.
 const PAGES: NonZeroUsize = NonZeroUsize::new(2048).expect("not 0");
+/// Pages without a reference that one answer enters: 4 GiB of a hole with chunks of 64 KiB.
+const HOLE_PAGES: u64 = 256;
 
 /// References from a multiple of [`PAGE_REFS`] on; what lies beyond the vector is a hole.
 #[derive(Debug)]
@@ -64,7 +68,8 @@ impl ManifestCache {
         }
     }
 
-    /// Takes in what the master sent for `first_index` and on: every page that it covers whole.
+    /// Takes in what the master sent for `first_index` and on: pages that it covers whole. All that
+    /// have references, and so many of the others that the first ones are known.
     ///
     /// # Errors
     /// `Protocol` when it makes no sense.
@@ -79,22 +84,27 @@ impl ManifestCache {
         let known_to = if sent.end {
             // Holes up to the end of time: one page past the last reference says enough.
             let last = refs.last().map_or(first_index, |(index, _)| index + 1);
-            last.max(sent.next_index).max(first_index + 1).next_multiple_of(PAGE_REFS)
+            let end = last.max(sent.next_index).max(first_index + 1);
+            end.checked_next_multiple_of(PAGE_REFS).ok_or(FsError::Protocol)?
         } else {
             sent.next_index
         };
-        let mut refs = refs.into_iter().peekable();
-        let mut pages = self.lock();
-        for number in first_index.div_ceil(PAGE_REFS)..known_to / PAGE_REFS {
-            let (start, stop) = (number * PAGE_REFS, (number + 1) * PAGE_REFS);
-            let mut page = Vec::new();
-            while let Some((index, chunk)) = refs.next_if(|(index, _)| *index < stop) {
-                if index >= start {
-                    page.resize(within(index), None);
-                    page.push(Some(chunk));
-                }
+        let whole = first_index.div_ceil(PAGE_REFS)..known_to / PAGE_REFS;
+        let mut known: BTreeMap<u64, Vec<Option<ChunkRef>>> = BTreeMap::new();
+        for (index, chunk) in refs {
+            let number = index / PAGE_REFS;
+            if whole.contains(&number) {
+                let page = known.entry(number).or_default();
+                page.resize(within(index), None);
+                page.push(Some(chunk));
             }
-            pages.put((ino, number), Page { epoch, refs: page });
+        }
+        for number in whole.take(HOLE_PAGES as usize) {
+            known.entry(number).or_default();
+        }
+        let mut pages = self.lock();
+        for (number, refs) in known {
+            pages.put((ino, number), Page { epoch, refs });
         }
         Ok(())
     }
@@ -177,6 +187,19 @@ mod tests {
         cache.set(Ino::ROOT, epoch, 9, Some(chunk(9)));
         assert_eq!(cache.get(Ino::ROOT, epoch, 8), Some(None));
         assert_eq!(cache.get(Ino::ROOT, epoch, 9), Some(Some(chunk(9))));
+    }
+
+    #[test]
+    fn a_hole_of_any_size_costs_a_few_pages() {
+        let cache = ManifestCache::default();
+        let (ino, epoch, far) = (Ino::ROOT, cache.new_epoch(), (1 << 47) - 1);
+        cache.insert(ino, epoch, 0, sent(&[(far - 1, 1)], far, true)).unwrap();
+        assert_eq!(cache.get(ino, epoch, 0), Some(None));
+        assert_eq!(cache.get(ino, epoch, far - 1), Some(Some(chunk(far - 1))));
+        assert_eq!(cache.get(ino, epoch, far / 2), None, "not known is not a hole");
+        cache.insert(ino, epoch, far / 2 / PAGE_REFS * PAGE_REFS, sent(&[], far, true)).unwrap();
+        assert_eq!(cache.get(ino, epoch, far / 2), Some(None));
+        assert!(cache.lock().len() < 1024);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Filesystem for Adapter {
         lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.write_file(req, fh, offset, data, write_flags, reply);
+        self.write_file(req, fh, offset, data, (flags, write_flags), reply);
     }
 
     fn flush(

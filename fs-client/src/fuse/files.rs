@@ -10,7 +10,7 @@ use fuser::{
 };
 
 use super::{
-    flags::{open_flags, space_change},
+    flags::{open_flags, space_change, write_how},
     tasks::{Adapter, ino},
 };
 use crate::{
@@ -62,18 +62,18 @@ impl Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        flags: WriteFlags,
+        flags: (OpenFlags, WriteFlags),
         reply: ReplyWrite,
     ) {
-        let (fh, kill) = (Fh(fh.0), flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID));
+        let (fh, how) = (Fh(fh.0), write_how(flags.0, flags.1));
         let since = Instant::now();
         let _runtime = self.runtime.enter();
-        if let Some(result) = self.vfs.write_now(fh, offset, data, kill) {
+        if let Some(result) = self.vfs.write_now(fh, offset, data, how) {
             return self.now(Op::Write, req, since, reply, result);
         }
         let data = Bytes::copy_from_slice(data);
         self.task(Op::Write, req, reply, async move |vfs, _| {
-            vfs.write_as(fh, offset, &data, kill).await
+            vfs.write_as(fh, offset, &data, how).await
         });
     }
 

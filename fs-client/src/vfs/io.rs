@@ -6,6 +6,18 @@ use cairn_proto::{FsError, limits::FILE_SIZE_MAX};
 use super::{Fh, Vfs, open::OpenFile};
 use crate::file::Origin;
 
+/// What is special about a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteHow {
+    /// The commit clears the set-user-id and set-group-id bits.
+    pub kill_suid_sgid: bool,
+    /// To the end of the file, wherever that is by then. Only where the handle is for it: see
+    /// [`OpenMode::is_uncached`](super::OpenMode::is_uncached).
+    pub append: bool,
+    /// Answered when the bytes are power-safe. Left to the cache above where there is one: it syncs.
+    pub durable: bool,
+}
+
 impl Vfs {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     ///
@@ -37,10 +49,11 @@ impl Vfs {
     /// `BadHandle` when the handle is not for writing; `TooBig`; a write-back error of earlier
     /// writes, which every handle reports once.
     pub async fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<usize, FsError> {
-        self.write_as(fh, offset, data, false).await
+        let append = self.handles.file(fh)?.mode.append;
+        self.write_as(fh, offset, data, WriteHow { append, ..WriteHow::default() }).await
     }
 
-    /// [`Vfs::write`]; with `kill_suid_sgid` the commit clears the set-user-id and set-group-id bits.
+    /// [`Vfs::write`] with everything that can be special about it.
     ///
     /// # Errors
     /// As [`Vfs::write`].
@@ -49,14 +62,17 @@ impl Vfs {
         fh: Fh,
         offset: u64,
         data: &[u8],
-        kill_suid_sgid: bool,
+        how: WriteHow,
     ) -> Result<usize, FsError> {
         let open = self.writable(fh, offset, data.len())?;
-        let origin = Origin { caller: open.caller, kill_suid_sgid };
-        if open.mode.append {
+        let origin = Origin { caller: open.caller, kill_suid_sgid: how.kill_suid_sgid };
+        if how.append && open.mode.is_uncached() {
             open.file().append(origin, data).await?;
         } else {
             open.file().write(origin, offset, data).await?;
+        }
+        if how.durable && open.mode.is_uncached() {
+            self.sync_file(&open).await?;
         }
         Ok(data.len())
     }
@@ -67,16 +83,13 @@ impl Vfs {
         fh: Fh,
         offset: u64,
         data: &[u8],
-        kill_suid_sgid: bool,
+        how: WriteHow,
     ) -> Option<Result<usize, FsError>> {
-        match self.handles.file(fh) {
-            Ok(open) if open.mode.append => return None,
-            Ok(_) | Err(_) => {}
-        }
         match self.writable(fh, offset, data.len()) {
             Err(error) => Some(Err(error)),
+            Ok(open) if (how.append || how.durable) && open.mode.is_uncached() => None,
             Ok(open) => {
-                let origin = Origin { caller: open.caller, kill_suid_sgid };
+                let origin = Origin { caller: open.caller, kill_suid_sgid: how.kill_suid_sgid };
                 open.file().write_now(origin, offset, data).then_some(Ok(data.len()))
             }
         }
@@ -103,6 +116,11 @@ impl Vfs {
     /// As [`Vfs::flush`]; `TimedOut` when the master does not answer.
     pub async fn fsync(&self, fh: Fh) -> Result<(), FsError> {
         let open = self.handles.file(fh)?;
+        self.sync_file(&open).await
+    }
+
+    async fn sync_file(&self, open: &OpenFile) -> Result<(), FsError> {
+        // The outcome is in the file's error count, which the check reads.
         let _outcome = open.file().flush().await;
         open.check_errors()?;
         self.session.sync().await

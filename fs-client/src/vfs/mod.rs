@@ -42,6 +42,7 @@ pub use self::{
     atime::AtimePolicy,
     create::{Created, NewMode},
     handles::Fh,
+    io::WriteHow,
     locks::{LockOwner, LockRequest, LockSpace, Locked},
     open::{OpenMode, Opened},
     open_dir::{DirItem, DirSlice},

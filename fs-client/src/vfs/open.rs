@@ -35,6 +35,12 @@ impl OpenMode {
     const NOTHING: Self =
         Self { read: false, write: false, append: false, truncate: false, noatime: false };
 
+    /// Whether this handle's writes go past a cache of pages that lies over this file system: only
+    /// then may bytes end up at another place than the one that was written to.
+    pub const fn is_uncached(self) -> bool {
+        self.write && (self.append || !self.read)
+    }
+
     /// From the flags of open(2).
     pub const fn from_flags(flags: i32) -> Self {
         let access = flags & libc::O_ACCMODE;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cairn_proto::{
     ChunkRef, FsError,
-    limits::{FILE_SIZE_MAX, SEGMENT_REFS},
+    limits::{CLONE_MAX, FILE_SIZE_MAX, SEGMENT_REFS},
     pb,
     range::chunk_count,
 };
@@ -89,7 +89,7 @@ impl Namespace {
             && (request.length.is_multiple_of(chunk) || to_end);
         let overlaps =
             src.ino == dst.ino && request.src_offset < dst_end && request.dst_offset < src_end;
-        if !aligned || overlaps || src_end > src.row.size {
+        if !aligned || overlaps || src_end > src.row.size || request.length > CLONE_MAX {
             return Err(FsError::InvalidArgument);
         }
         Ok(Span {

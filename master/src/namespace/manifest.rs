@@ -59,6 +59,11 @@ impl Runs {
         Ok(())
     }
 
+    /// One past the last reference that was taken.
+    fn end(&self) -> u64 {
+        self.page.runs.last().map_or(0, |run| run.first_index + run.refs.len() as u64)
+    }
+
     fn finished(mut self, at: u64) -> pb::ManifestPage {
         self.page.end = true;
         self.stopped(at)
@@ -90,6 +95,7 @@ pub(in crate::namespace) fn page(
     if let Err(at) = runs.take_all(0, first, &slots(&row.refs, INLINE_REFS, "an inode")?) {
         return Ok(runs.stopped(at));
     }
+    let taken = runs.end();
     let mut segments_left = PAGE_SEGMENTS;
     let mut list = first / SEGMENT_REFS / LIST_SEGMENTS;
     if total <= INLINE_REFS {
@@ -107,7 +113,8 @@ pub(in crate::namespace) fn page(
                     continue;
                 }
                 if segments_left == 0 || runs.left == 0 {
-                    return Ok(runs.stopped(start.max(first)));
+                    // The inode's own references are those of segment 0, too.
+                    return Ok(runs.stopped(start.max(first).max(taken)));
                 }
                 segments_left -= 1;
                 let refs = read_segment(source, entry.segment)?;

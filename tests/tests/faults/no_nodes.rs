@@ -48,9 +48,10 @@ fn a_waiting_read_and_a_waiting_sync_can_be_interrupted() {
         let mount = cluster.mount_with(&["--deadline", "60"]);
         cluster.kill_node(0);
         cluster.kill_node(1);
-        for script in
-            ["cat old >/dev/null", "dd if=/dev/zero of=new bs=64k count=4 conv=fsync status=none"]
-        {
+        for script in [
+            "cat old >/dev/null",
+            "dd if=/dev/urandom of=new bs=64k count=4 conv=fsync status=none",
+        ] {
             let mut command = Command::new("timeout");
             command.args(["--signal=INT", "--kill-after=8", "2", "bash", "-c"]);
             command.arg(format!("exec {script}")).current_dir(mount.path());

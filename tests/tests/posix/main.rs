@@ -3,10 +3,14 @@
 
 mod acls;
 mod attributes;
+mod fsx;
+mod holes;
 mod listing;
 mod local_disk;
 mod locks;
+mod mappings;
 mod model;
+mod open_flags;
 mod pjdfstest;
 mod programs;
 mod repair;

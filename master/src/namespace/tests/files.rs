@@ -1,5 +1,7 @@
 //! Commit, truncate, clone, manifests.
 
+use cairn_proto::Ino;
+
 use super::*;
 use crate::tables::keys::Table;
 
@@ -40,6 +42,29 @@ fn what_was_committed_is_in_the_manifest() {
     let counters = store.ns.counters();
     assert_eq!((counters.logical_bytes, counters.referenced_bytes), (attr.size, attr.size));
     store.check();
+}
+
+#[test]
+fn pages_of_any_size_go_forward_and_leave_nothing_out() {
+    let mut store = Store::new();
+    let ino = store.file(ROOT, "f");
+    let chunks: Vec<_> = [0, 1, 3, 4, 5, 127, 128, 900].map(|i| (i, whole(i))).into();
+    store.write(ino, &chunks, 1000 * SIZE);
+    for most in 1..10 {
+        let (mut found, mut at) = (Vec::new(), 0);
+        loop {
+            let page = store.ns.manifest_page(Ino::new(ino).unwrap(), at, most).unwrap();
+            for run in page.runs {
+                found.extend((run.first_index..).take(run.refs.len()));
+            }
+            if page.end {
+                break;
+            }
+            assert!(page.next_index > at, "{most} at once, from {at}: {}", page.next_index);
+            at = page.next_index;
+        }
+        assert_eq!(found, chunks.iter().map(|(index, _)| *index).collect::<Vec<_>>());
+    }
 }
 
 #[test]
