@@ -119,7 +119,7 @@ async fn set(
         biased;
         outcome = attempt.outcome() => return outcome,
         () = signals.next() => FsError::Interrupted,
-        () = sleep(limit), if !wish.wait => FsError::TimedOut,
+        () = sleep(limit), if !request.wait || request.mode.is_none() => FsError::TimedOut,
     };
     attempt.give_up().unwrap_or(Err(ended))
 }

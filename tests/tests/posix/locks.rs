@@ -359,6 +359,26 @@ fn locks_and_waits_outlive_the_master() {
 }
 
 #[test]
+fn without_the_master_a_lock_fails_at_the_deadline_and_none_is_left_behind() {
+    within(180, || {
+        let mut cluster = Cluster::new();
+        let (one, two) = (cluster.mount_with(&["--deadline", "3"]), cluster.mount());
+        let (mut a, mut b) = pair(&one.join("f"), &two.join("f"));
+        assert_eq!(a.ask("posix f w 0 10"), "ok");
+        cluster.kill_master();
+        assert_eq!(a.ask("flock f ex nb"), "EIO");
+        assert_eq!(a.ask("posix f w 20 10"), "EIO");
+        assert_eq!(a.ask("posix f u 0 10"), "EIO");
+        cluster.start_master();
+        b.order("posix f w 0 0");
+        assert_eq!(b.answer(), "ok", "the unlock was not forgotten");
+        assert_eq!(b.ask("flock f ex"), "ok", "what failed was not granted later");
+        assert_eq!(b.ask("posix f u 0 0"), "ok");
+        assert_eq!(a.ask("posix f w 0 10"), "ok");
+    });
+}
+
+#[test]
 fn who_lost_a_lock_does_not_go_on_writing() {
     within(180, || {
         let layout = expiry(3);

@@ -108,7 +108,8 @@ impl Vfs {
 
 impl Acquisition {
     async fn run(self, mut tell: oneshot::Sender<Answer>) {
-        let wait = self.request.wait.then(|| self.vfs.session.wait_for_lock());
+        let waits = self.request.wait && self.request.mode.is_some();
+        let wait = waits.then(|| self.vfs.session.wait_for_lock());
         let mut patience = true;
         loop {
             let outcome = match self.exchange(wait.as_ref().map_or(0, LockWait::id)).await {
@@ -163,10 +164,32 @@ impl Acquisition {
     /// Asks the master once, in the turn of this owner.
     async fn exchange(&self, wait_id: u64) -> Result<Exchanged, FsError> {
         let entry = self.table().entry(self.ino(), self.request.owner);
-        let turn = Arc::clone(&entry.turn).lock_owned().await;
-        let exchanged = self.exchange_with(&entry, turn, wait_id).await;
+        let turn = Arc::clone(&entry.turn).lock_owned();
+        let exchanged = match timeout(self.vfs.files.context().deadline(), turn).await {
+            Ok(turn) => self.exchange_with(&entry, turn, wait_id).await,
+            Err(_) => {
+                if self.request.mode.is_none() {
+                    let generation = self.vfs.session.session_generation();
+                    self.unlock_later(&entry, generation, None);
+                }
+                Err(FsError::TimedOut)
+            }
+        };
         self.table().prune(self.ino(), self.request.owner, entry);
         exchanged
+    }
+
+    /// Unlocks when the master answers again; `turn`: this owner's, if it is had already.
+    fn unlock_later(&self, entry: &Arc<Entry>, generation: u64, turn: Option<OwnedMutexGuard<()>>) {
+        let (again, entry) = (self.copy(), Arc::clone(entry));
+        tokio::spawn(async move {
+            let _turn = match turn {
+                Some(turn) => turn,
+                None => Arc::clone(&entry.turn).lock_owned().await,
+            };
+            again.insist(&entry, generation, &again.request).await;
+            again.table().prune(again.ino(), again.request.owner, entry);
+        });
     }
 
     async fn exchange_with(
@@ -187,10 +210,11 @@ impl Acquisition {
             self.commit_written().await;
         }
         if request.mode.is_none() {
-            if !lost {
-                self.unlock(entry, &before, generation).await?;
+            if lost || before.within(request.start, request.end).is_empty() {
+                return Ok(Exchanged::Unlocked);
             }
-            return Ok(Exchanged::Unlocked);
+            self.commit_written().await;
+            return self.unlock(entry, turn, generation).await;
         }
         if lost || self.table().lost(ino, self.fh, generation) {
             return Err(FsError::Io);
@@ -235,15 +259,24 @@ impl Acquisition {
         Self { vfs, caller: self.caller, fh: self.fh, open, request: self.request }
     }
 
-    async fn unlock(&self, entry: &Entry, before: &Ranges, generation: u64) -> Result<(), FsError> {
-        let LockRequest { start, end, .. } = self.request;
-        if before.within(start, end).is_empty() {
-            return Ok(());
+    /// The caller hears of a master that does not answer; the lock is given back all the same.
+    async fn unlock(
+        &self,
+        entry: &Arc<Entry>,
+        turn: OwnedMutexGuard<()>,
+        generation: u64,
+    ) -> Result<Exchanged, FsError> {
+        match self.ask_for(generation, &self.request).await {
+            Err(FsError::TimedOut) => {
+                self.unlock_later(entry, generation, Some(turn));
+                Err(FsError::TimedOut)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.note(entry, generation, &self.request);
+                Ok(Exchanged::Unlocked)
+            }
         }
-        self.commit_written().await;
-        self.insist(generation, &self.request).await?;
-        self.note(entry, generation, &self.request);
-        Ok(())
     }
 
     /// What was written is committed, for others to see. An error is reported to the handles.
@@ -251,16 +284,26 @@ impl Acquisition {
         let _outcome = self.open.file().flush().await;
     }
 
-    /// Asks for what cannot be refused until the master has answered, or the session is gone and the
-    /// lock with it.
-    async fn insist(&self, generation: u64, request: &LockRequest) -> Result<(), FsError> {
+    /// Asks for what cannot be refused. When the session is gone, so is the lock.
+    async fn ask_for(&self, generation: u64, request: &LockRequest) -> Result<(), FsError> {
         let lock = Some(request.wire());
+        let op = Kind::SetLock(pb::SetLock { ino: self.ino().get(), lock, wait_id: 0 });
+        match self.vfs.session.call_fenced(Some(generation), self.caller, op).await {
+            Ok(_) | Err(FsError::Stale) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks until the master has answered, and enters it.
+    async fn insist(&self, entry: &Entry, generation: u64, request: &LockRequest) {
         loop {
-            let op = Kind::SetLock(pb::SetLock { ino: self.ino().get(), lock, wait_id: 0 });
-            match self.vfs.session.call_fenced(Some(generation), self.caller, op).await {
+            match self.ask_for(generation, request).await {
                 Err(FsError::TimedOut) => {}
-                Ok(_) | Err(FsError::Stale) => return Ok(()),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(ino = %self.ino(), %error, "a lock that nobody wants is not given back");
+                    return;
+                }
+                Ok(()) => return self.note(entry, generation, request),
             }
         }
     }
@@ -270,6 +313,10 @@ impl Acquisition {
         let ino = self.ino();
         {
             let mut held = entry.held();
+            if !held.ranges.is_empty() && held.generation != generation {
+                // What was lost stays lost until its handles are closed.
+                return;
+            }
             held.generation = generation;
             match request.mode {
                 Some(mode) => {
@@ -303,10 +350,7 @@ impl Acquisition {
         let Undo { generation, before, entry, turn } = undo;
         self.commit_written().await;
         for part in parts_before(&before, &self.request) {
-            if let Err(error) = self.insist(generation, &part).await {
-                tracing::warn!(ino = %self.ino(), %error, "a lock that nobody wants may be held on");
-            }
-            self.note(&entry, generation, &part);
+            self.insist(&entry, generation, &part).await;
         }
         drop(turn);
         self.table().prune(self.ino(), self.request.owner, entry);

@@ -72,7 +72,7 @@ impl Vfs {
         let all = LockRequest { owner, start: 0, end: LAST_BYTE, mode: None, pid: 0, wait: false };
         let mut unlock = self.set_lock_through(caller, fh, Arc::clone(open), all);
         if let Err(error) = unlock.outcome().await {
-            tracing::warn!(ino = %open.file().ino(), %error, "a lock could not be given back");
+            tracing::warn!(ino = %open.file().ino(), %error, "a lock is given back late, if at all");
         }
     }
 
