@@ -82,6 +82,7 @@ impl File {
             let outcome = ask(self.context.session(), fence, origin.caller, op).await;
             let mut state = self.lock();
             let applied = outcome.as_ref().is_ok_and(|o| o.applied);
+            state.killing = false;
             state.origin.kill_suid_sgid |= kill && !applied;
             match outcome {
                 Err(FsError::Stale) if self.fenced_off(&state) => {
@@ -119,6 +120,7 @@ impl File {
             end = end.max(state.end_in_file(index, dirty_end));
         }
         let kill = std::mem::take(&mut state.origin.kill_suid_sgid);
+        state.killing = kill;
         let op = commit(self.ino, &changes, Size::GrowTo(end), state.local_mtime, kill);
         (seqs, op)
     }

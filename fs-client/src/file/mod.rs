@@ -182,6 +182,11 @@ impl File {
         self.lock().replaced(&attr, &self.context.manifests);
     }
 
+    /// Whether what is not committed yet clears set-user-id and set-group-id.
+    pub fn loses_set_ids(&self) -> bool {
+        self.lock().loses_set_ids()
+    }
+
     /// `attr` with what is not committed yet; takes note of it.
     pub fn merged(&self, attr: Attr) -> Attr {
         let mut state = self.lock();

@@ -39,6 +39,8 @@ pub struct State {
     pub flushing: bool,
     /// Who wrote last.
     pub origin: Origin,
+    /// A commit that clears set-user-id and set-group-id is under way.
+    pub killing: bool,
     /// Write-back errors.
     pub errors: WriteBackErrors,
     /// The last read that failed.
@@ -51,6 +53,13 @@ pub struct State {
     pub pages_version: u64,
     /// Bytes are written under a lock of the session of this generation. In another one they are lost.
     pub fence: Option<u64>,
+}
+
+/// A mode after a write by somebody without rights: without set-user-id, and without set-group-id where
+/// the group may execute.
+const fn without_set_ids(mode: u32) -> u32 {
+    let cleared = if mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+    mode & !(libc::S_ISUID | cleared)
 }
 
 impl State {
@@ -69,6 +78,7 @@ impl State {
             committing: false,
             flushing: false,
             origin: Origin::default(),
+            killing: false,
             errors: WriteBackErrors::default(),
             failed_read: FailedRead::default(),
             manifest_version: 0,
@@ -119,7 +129,15 @@ impl State {
                 attr.allocated.saturating_add(local).min(attr.size.max(attr.allocated));
             attr.mtime = self.local_mtime;
         }
+        if self.loses_set_ids() {
+            attr.mode = without_set_ids(attr.mode);
+        }
         attr
+    }
+
+    /// What was written and is not committed yet clears set-user-id and set-group-id.
+    pub const fn loses_set_ids(&self) -> bool {
+        self.killing || self.origin.kill_suid_sgid
     }
 
     /// See [`File::was_read`](super::File::was_read).

@@ -49,7 +49,10 @@ impl Vfs {
         }
         let file = self.files.get(ino);
         if let Some(file) = &file
-            && (change.size.is_some() || change.mtime.is_some())
+            && (change.size.is_some()
+                || change.mtime.is_some()
+                // A mode that is set now stays: an earlier write clears nothing of it.
+                || change.mode.is_some() && file.loses_set_ids())
         {
             file.flush().await?;
         }
