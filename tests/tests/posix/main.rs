@@ -7,6 +7,7 @@ mod fsx;
 mod holes;
 mod listing;
 mod local_disk;
+mod lock_agent;
 mod locks;
 mod mappings;
 mod model;
