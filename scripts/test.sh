@@ -174,6 +174,7 @@ main() {
   suite "tools" tools 12
   suite "faults" faults 8
   suite "crashes" crash 14
+  suite "cluster" cluster 12
   finish
 }
 

@@ -55,7 +55,14 @@ impl Mount {
     /// # Panics
     /// When it does not come up: a mount test that cannot mount has failed.
     pub fn new(master: &str, options: &[&str]) -> Self {
-        let place = crate::scratch("mount");
+        Self::inside(crate::scratch("mount"), master, options)
+    }
+
+    /// The same in a place of the caller's choice.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn inside(place: TempDir, master: &str, options: &[&str]) -> Self {
         let path = place.path().join("mnt");
         fs::create_dir(&path).expect("a fresh directory takes another");
         let mut mount = Self { path, daemon: None, _place: place };

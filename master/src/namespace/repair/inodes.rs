@@ -1,7 +1,9 @@
 //! Counts: of directories, links, attributes, stored bytes; the usage counters.
 
+use cairn_proto::FsError;
+
 use super::{Counters, Mended, Namespace};
-use crate::tables::keys;
+use crate::{namespace::inodes::Inode, tables::keys};
 
 /// `value` and the difference between what was found and what was stored.
 const fn shifted(value: u64, stored: u64, found: u64) -> u64 {
@@ -28,18 +30,42 @@ impl Namespace {
         (self.counters != now).then(|| "the counters were set to what there is".to_owned())
     }
 
-    pub(super) fn directory_counts(
-        &mut self,
-        ino: u64,
-        version: u64,
-        (entries, next_cookie, links): (u64, u64, u32),
-    ) -> Mended {
-        let Some(mut inode) = self.unchanged(ino, version)? else { return Ok(None) };
+    pub(super) fn shift_entries(&mut self, ino: u64, stored: u64, found: u64) -> Mended {
+        let Some(mut inode) = self.living_directory(ino)? else { return Ok(None) };
+        let entries = shifted(inode.row.entries, stored, found);
+        if entries == inode.row.entries {
+            return Ok(None);
+        }
         inode.row.entries = entries;
-        inode.row.next_cookie = next_cookie;
+        self.put_mended(inode);
+        Ok(Some(format!("the directory counts {entries} names now")))
+    }
+
+    pub(super) fn shift_links(&mut self, ino: u64, stored: u32, found: u32) -> Mended {
+        let Some(mut inode) = self.living_directory(ino)? else { return Ok(None) };
+        // Its own name and the one in itself are links, whatever else there is.
+        let links = inode.row.nlink.saturating_add(found).saturating_sub(stored).max(2);
+        if links == inode.row.nlink {
+            return Ok(None);
+        }
         inode.row.nlink = links;
         self.put_mended(inode);
-        Ok(Some(format!("the directory counts {entries} names and {links} links now")))
+        Ok(Some(format!("the directory counts {links} links now")))
+    }
+
+    pub(super) fn raise_next_cookie(&mut self, ino: u64, next_cookie: u64) -> Mended {
+        let Some(mut inode) = self.living_directory(ino)? else { return Ok(None) };
+        if inode.row.next_cookie >= next_cookie {
+            return Ok(None);
+        }
+        inode.row.next_cookie = next_cookie;
+        self.put_mended(inode);
+        Ok(Some(format!("new names get places from {next_cookie} on")))
+    }
+
+    /// A directory that has not been removed: the counts of one that has are none.
+    fn living_directory(&mut self, ino: u64) -> Result<Option<Inode>, FsError> {
+        Ok(self.existing(ino)?.filter(|inode| inode.row.is_directory() && inode.row.nlink != 0))
     }
 
     pub(super) fn store_links(&mut self, ino: u64, version: u64, names: u32) -> Mended {

@@ -2,8 +2,9 @@
 //!
 //! A finding is of a snapshot and may be old. So every remedy looks at the rows again and does nothing
 //! when they have changed: counts that were taken of the snapshot are stored only while the inode has
-//! the version that it had there, and what is counted without a version (the usage counters, the users
-//! of a segment) is shifted by what was missing, which operations in between leave as it is.
+//! the version that it had there, and what is counted without a version (the usage counters, the names
+//! in a directory, the users of a segment) is shifted by what was missing, which operations in between
+//! leave as it is: a directory that programs work in all the time never has the version it had.
 //!
 //! Nothing that has a name, and nothing that a name could be given to, is destroyed: an inode that
 //! lost its name gets one in `/lost+found`. What goes are rows that nothing refers to.
@@ -52,18 +53,30 @@ pub enum Remedy {
         /// The inode that was.
         ino: u64,
     },
-    /// Store what was counted of a directory.
-    DirectoryCounts {
+    /// The names that a directory says it holds are off by the difference of the two.
+    Entries {
         /// The directory.
         ino: u64,
-        /// Its version then.
-        version: u64,
-        /// Its names.
-        entries: u64,
-        /// A cookie that none of them has, nor any behind it.
+        /// What it says.
+        stored: u64,
+        /// What there are.
+        found: u64,
+    },
+    /// The links of a directory are off by the difference of the two.
+    DirectoryLinks {
+        /// The directory.
+        ino: u64,
+        /// What it says.
+        stored: u32,
+        /// What there are.
+        found: u32,
+    },
+    /// Give out no place in a directory's listing below this one.
+    NextCookie {
+        /// The directory.
+        ino: u64,
+        /// A place that no name of it has, nor any behind it.
         next_cookie: u64,
-        /// Its links.
-        links: u32,
     },
     /// List a name as it is.
     Cookie {
@@ -195,9 +208,9 @@ impl Namespace {
             Remedy::UnlistOrphan { ino } => self.unlist_orphan(ino),
             Remedy::NotDead { ino } => self.not_dead(ino),
             Remedy::Leftovers { ino } => self.leftovers(ino),
-            Remedy::DirectoryCounts { ino, version, entries, next_cookie, links } => {
-                self.directory_counts(ino, version, (entries, next_cookie, links))
-            }
+            Remedy::Entries { ino, stored, found } => self.shift_entries(ino, stored, found),
+            Remedy::DirectoryLinks { ino, stored, found } => self.shift_links(ino, stored, found),
+            Remedy::NextCookie { ino, next_cookie } => self.raise_next_cookie(ino, next_cookie),
             Remedy::Cookie { directory, ref name } => self.list_name(directory, name),
             Remedy::CookieOfNothing { directory, cookie } => self.unlist_name(directory, cookie),
             Remedy::NameOfNothing { directory, ref name } => self.drop_dangling(directory, name),

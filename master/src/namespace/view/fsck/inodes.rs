@@ -83,20 +83,20 @@ impl Check<'_> {
             self.step()?;
         }
         let links = if row.nlink == 0 { 0 } else { subdirectories + 2 };
-        let version = row.version;
         let next_cookie = row.next_cookie.max(last_cookie + 1);
-        let remedy = Remedy::DirectoryCounts { ino, version, entries, next_cookie, links };
-        if row.entries != entries {
-            let what = format!("directory {ino} holds {entries} names, not {}", row.entries);
-            self.say_with(what, remedy.clone());
+        let (stored, found) = (row.entries, entries);
+        if stored != found {
+            let what = format!("directory {ino} holds {found} names, not {stored}");
+            self.say_with(what, Remedy::Entries { ino, stored, found });
         }
         if last_cookie >= row.next_cookie && entries > 0 {
             let what = format!("directory {ino} would give the place {last_cookie} out twice");
-            self.say_with(what, remedy.clone());
+            self.say_with(what, Remedy::NextCookie { ino, next_cookie });
         }
-        if row.nlink != links {
-            let what = format!("directory {ino} should count {links} links, not {}", row.nlink);
-            self.say_with(what, remedy);
+        let (stored, found) = (row.nlink, links);
+        if stored != found {
+            let what = format!("directory {ino} should count {found} links, not {stored}");
+            self.say_with(what, Remedy::DirectoryLinks { ino, stored, found });
         }
         if row.nlink != 0 {
             self.rooted(ino, row)?;
