@@ -155,10 +155,12 @@ impl Namespace {
         self.locks.put(ino, party, ranges);
     }
 
-    /// The session has ended.
-    pub(super) fn drop_session_locks(&mut self, session: u64) {
+    /// The session has ended. Whether it had locked anything.
+    pub(super) fn drop_session_locks(&mut self, session: u64) -> bool {
         let held = self.locks.drop_session(session, None);
+        let any = !held.is_empty();
         self.delete_lock_rows(held);
+        any
     }
 
     /// The session no longer has `ino` open.

@@ -187,6 +187,11 @@ pub enum Remedy {
         /// The session.
         session: u64,
     },
+    /// Free the locks of a session that has ended.
+    LocksOfNothing {
+        /// The session.
+        session: u64,
+    },
 }
 
 /// What was done, as a sentence; `None`: things have changed, nothing was.
@@ -231,6 +236,7 @@ impl Namespace {
             Remedy::Users { segment, counted, found } => self.shift_users(segment, counted, found),
             Remedy::ShareOfNothing { segment } => self.drop_share(segment),
             Remedy::RepliesOfNothing { session } => self.drop_replies(session),
+            Remedy::LocksOfNothing { session } => Ok(self.free_locks(session)),
         }
     }
 

@@ -80,6 +80,11 @@ impl Namespace {
         Ok((!rows.is_empty()).then(|| "they were removed".to_owned()))
     }
 
+    pub(super) fn free_locks(&mut self, session: u64) -> Option<String> {
+        let freed = !self.sessions.knows(session) && self.drop_session_locks(session);
+        freed.then(|| "they were freed".to_owned())
+    }
+
     /// Deletes the row, if it is there and `really`.
     fn drop_row(
         &mut self,

@@ -2,6 +2,7 @@
 //! byte and no name of a file is lost.
 
 use bytes::Bytes;
+use cairn_proto::lock_ranges::LAST_BYTE;
 use prost::Message;
 
 use super::*;
@@ -10,7 +11,10 @@ use crate::{
     namespace::{Finding, Remedy},
     tables::{
         keys::{self, Table},
-        rows::{CookieRow, CountersRow, DentryRow, InodeRow, ListRow, ReclaimRow, ShareRow},
+        rows::{
+            CookieRow, CountersRow, DentryRow, InodeRow, ListRow, LocksRow, ReclaimRow, ShareRow,
+            SpanRow,
+        },
     },
 };
 
@@ -322,6 +326,10 @@ fn users_of_segments_are_set_right_and_needless_ones_go() {
     assert_eq!(site.store.rows(Table::Segments), 0);
 }
 
+fn whole_file() -> LocksRow {
+    LocksRow { spans: vec![SpanRow { start: 0, end: LAST_BYTE, write: true, pid: 1 }] }
+}
+
 #[test]
 fn rows_of_what_is_gone_are_freed() {
     let mut site = Site::new();
@@ -339,11 +347,17 @@ fn rows_of_what_is_gone_are_freed() {
         (keys::orphan(20_002), Some(Bytes::new())),
         (keys::orphan(orphan), None),
         (keys::reclaim(60_000), encoded(&more)),
+        (keys::locks(file, 4_242, 7, 1), encoded(&whole_file())),
     ];
     site.damage(writes);
     site.repair();
     site.assert_content();
-    for row in [keys::xattr(20_000, b"user.a"), keys::reply(4_242, 2), keys::list(20_000, 0)] {
+    for row in [
+        keys::xattr(20_000, b"user.a"),
+        keys::reply(4_242, 2),
+        keys::list(20_000, 0),
+        keys::locks(file, 4_242, 7, 1),
+    ] {
         assert!(site.store.engine.get(&row).unwrap().is_none(), "{}", row.escape_ascii());
     }
     assert_eq!(site.store.attr(orphan).unwrap().nlink, 0, "an open orphan stays");
@@ -387,6 +401,7 @@ fn a_remedy_does_nothing_when_things_have_changed() {
             segment: site.store.ns.list_entry(file, 1).unwrap().unwrap().segment,
         },
         Remedy::RepliesOfNothing { session: site.store.session },
+        Remedy::LocksOfNothing { session: site.store.session },
     ] {
         assert_eq!(site.store.ns.repair(&remedy), Ok(None), "{remedy:?}");
     }

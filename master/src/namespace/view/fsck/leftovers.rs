@@ -1,5 +1,5 @@
-//! Rows that belong to nothing: orphans that are none, lists, attributes and replies whose owner is
-//! gone; and numbers that would be given out twice.
+//! Rows that belong to nothing: orphans that are none, lists, attributes, replies and locks whose
+//! owner is gone; and numbers that would be given out twice.
 
 use super::{Check, Stop};
 use crate::{
@@ -103,6 +103,24 @@ impl Check<'_> {
             {
                 let what = format!("replies of session {session} are left, but it has ended");
                 self.say_with(what, Remedy::RepliesOfNothing { session });
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Every lock belongs to a session and is on an inode.
+    pub(super) fn locks(&mut self) -> Result<(), Stop> {
+        let reader = self.reader();
+        for pair in reader.scan(Table::Locks.all(), Direction::Forward) {
+            let (key, _) = pair?;
+            let ino = source::owner(&key)?;
+            let session = source::second(&key)?;
+            if self.source.get(&keys::session(session))?.is_none() {
+                let what = format!("inode {ino} is locked by session {session}, which has ended");
+                self.say_with(what, Remedy::LocksOfNothing { session });
+            } else if self.inode(ino)?.is_none() {
+                self.say(format!("session {session} has locked inode {ino}, which does not exist"));
             }
             self.step()?;
         }

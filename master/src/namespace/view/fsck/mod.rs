@@ -124,6 +124,7 @@ impl Check<'_> {
         self.segments()?;
         self.shares()?;
         self.replies()?;
+        self.locks()?;
         self.numbers()
     }
 
