@@ -414,4 +414,34 @@ impl StorageService for TestStorage {
     ) -> Result<Response<Self::VerifyStream>, Status> {
         Err(Status::unimplemented("the master does not call it"))
     }
+
+    type PullGroupsStream = Nothing<pb::PullProgress>;
+
+    async fn group_digests(
+        &self,
+        _: Request<pb::GroupDigestsRequest>,
+    ) -> Result<Response<pb::GroupDigestsResponse>, Status> {
+        Err(Status::unimplemented("the master does not call it"))
+    }
+
+    async fn pull_groups(
+        &self,
+        _: Request<pb::PullRequest>,
+    ) -> Result<Response<Self::PullGroupsStream>, Status> {
+        Err(Status::unimplemented("the master does not call it"))
+    }
+
+    async fn drop_group(
+        &self,
+        _: Request<pb::DropRequest>,
+    ) -> Result<Response<pb::DropResponse>, Status> {
+        Err(Status::unimplemented("the master does not call it"))
+    }
+
+    async fn scrub(
+        &self,
+        _: Request<pb::ScrubRequest>,
+    ) -> Result<Response<pb::ScrubResponse>, Status> {
+        Err(Status::unimplemented("the master does not call it"))
+    }
 }

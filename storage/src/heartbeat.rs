@@ -203,6 +203,7 @@ impl Heartbeat {
             status: Some(status),
             map_epoch: self.map.borrow().as_ref().map_or(0, |map| map.epoch),
             leaving,
+            ..Default::default()
         }
     }
 

@@ -352,7 +352,10 @@ async fn verify_names_what_was_damaged_and_listing_shows_everything() {
     let mut listed = Vec::new();
     loop {
         let after = listed.last().map_or(Bytes::new(), |c: &pb::ChunkEntry| c.id.clone());
-        let page = client.list_chunks(pb::ListChunksRequest { after, limit: 7 }).await.unwrap();
+        let page = client
+            .list_chunks(pb::ListChunksRequest { after, limit: 7, ..Default::default() })
+            .await
+            .unwrap();
         let page = page.into_inner();
         listed.extend(page.chunks);
         if page.end {

@@ -241,4 +241,34 @@ impl StorageService for Service {
     ) -> Result<Response<pb::NodeStatusResponse>, Status> {
         no()
     }
+
+    type PullGroupsStream = ReceiverStream<Result<pb::PullProgress, Status>>;
+
+    async fn group_digests(
+        &self,
+        _: Request<pb::GroupDigestsRequest>,
+    ) -> Result<Response<pb::GroupDigestsResponse>, Status> {
+        no()
+    }
+
+    async fn pull_groups(
+        &self,
+        _: Request<pb::PullRequest>,
+    ) -> Result<Response<Self::PullGroupsStream>, Status> {
+        no()
+    }
+
+    async fn drop_group(
+        &self,
+        _: Request<pb::DropRequest>,
+    ) -> Result<Response<pb::DropResponse>, Status> {
+        no()
+    }
+
+    async fn scrub(
+        &self,
+        _: Request<pb::ScrubRequest>,
+    ) -> Result<Response<pb::ScrubResponse>, Status> {
+        no()
+    }
 }

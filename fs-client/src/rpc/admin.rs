@@ -196,7 +196,7 @@ impl NodeAdmin {
     ) -> Result<(Vec<(ChunkId, u32)>, bool), CallError> {
         let mut client = self.client.clone();
         let after = after.map(ChunkId::to_wire).unwrap_or_default();
-        let call = client.list_chunks(pb::ListChunksRequest { after, limit });
+        let call = client.list_chunks(pb::ListChunksRequest { after, limit, ..Default::default() });
         let page = within(&self.peer, self.patience, call).await?;
         let chunks = page
             .chunks

@@ -69,6 +69,7 @@ pub(super) async fn list_chunks(
                 id: c.id.to_wire(),
                 stored_len: c.len,
                 touched_epoch: c.epoch,
+                ..Default::default()
             })
             .collect(),
     })

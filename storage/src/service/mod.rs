@@ -154,4 +154,34 @@ impl StorageService for ChunkService {
         handshake::require(request.metadata())?;
         Ok(Response::new(admin::node_status(self).await))
     }
+
+    async fn group_digests(
+        &self,
+        _request: Request<pb::GroupDigestsRequest>,
+    ) -> Result<Response<pb::GroupDigestsResponse>, Status> {
+        Err(Status::unimplemented("this release does not tell digests"))
+    }
+
+    type PullGroupsStream = Replies<pb::PullProgress>;
+
+    async fn pull_groups(
+        &self,
+        _request: Request<pb::PullRequest>,
+    ) -> Result<Response<Self::PullGroupsStream>, Status> {
+        Err(Status::unimplemented("this release does not pull groups"))
+    }
+
+    async fn drop_group(
+        &self,
+        _request: Request<pb::DropRequest>,
+    ) -> Result<Response<pb::DropResponse>, Status> {
+        Err(Status::unimplemented("this release does not drop groups"))
+    }
+
+    async fn scrub(
+        &self,
+        _request: Request<pb::ScrubRequest>,
+    ) -> Result<Response<pb::ScrubResponse>, Status> {
+        Err(Status::unimplemented("this release does not scrub"))
+    }
 }
