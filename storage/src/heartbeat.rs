@@ -203,7 +203,7 @@ impl Heartbeat {
             status: Some(status),
             map_epoch: self.map.borrow().as_ref().map_or(0, |map| map.epoch),
             leaving,
-            ..Default::default()
+            digest_version: self.store.groups().version(),
         }
     }
 

@@ -42,7 +42,10 @@ use crate::{
     segment::writer::SegmentShape,
     service::{ChunkService, Stopping},
     status::Identity,
-    store::{Store, StoreLimits, Volume, VolumeSetup, recovery::RecoveryError},
+    store::{
+        Store, StoreLimits, Volume, VolumeSetup, groups::Groups, index::Counting,
+        recovery::RecoveryError,
+    },
 };
 
 /// How long connections may take to finish what they do when the node stops.
@@ -118,6 +121,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (host, port) = advertised(&config, address)?;
     let page = Bound::to(config.metrics_listen).await?;
     let (store, store_gone, dirs) = open_store(&config, dirs).await?;
+    count_groups(&store);
     let (stop, stopped) = watch::channel(false);
     let stopping = Stopping::new(stopped);
     if !address.ip().is_loopback() && token.is_none() {
@@ -193,6 +197,16 @@ impl Running {
     }
 }
 
+/// So that the first who asks for digests finds them counted.
+fn count_groups(store: &Arc<Store>) {
+    let store = Arc::clone(store);
+    tokio::task::spawn_blocking(move || {
+        if let Err(e) = store.groups().count() {
+            tracing::warn!("cannot count the chunks of each group: {e}");
+        }
+    });
+}
+
 fn read_token(path: &PathBuf) -> Result<Token, StartError> {
     let refuse = |why: String| StartError::Token { path: path.clone(), why };
     let text = fs::read_to_string(path).map_err(|e: io::Error| refuse(explain(&e)))?;
@@ -246,9 +260,13 @@ async fn open_store(config: &Config, dirs: Vec<DataDir>) -> Result<Opened, Start
             );
         }
         let chunk_size = dirs[0].format.chunk_size;
-        let volumes: Vec<_> = dirs
-            .iter()
-            .map(|dir| open_volume(&config, dir, dirs.len()))
+        let groups = Arc::new(Groups::default());
+        let volumes: Vec<_> = (0..)
+            .zip(&dirs)
+            .map(|(volume, dir)| {
+                let counting = Counting { groups: Arc::clone(&groups), volume };
+                open_volume(&config, dir, dirs.len(), counting)
+            })
             .collect::<Result<_, _>>()?;
         let limits =
             StoreLimits { chunk_size, put_bytes: config.put_bytes, get_bytes: config.get_bytes };
@@ -263,7 +281,12 @@ async fn open_store(config: &Config, dirs: Vec<DataDir>) -> Result<Opened, Start
     }
 }
 
-fn open_volume(config: &Config, dir: &DataDir, count: usize) -> Result<Volume, StartError> {
+fn open_volume(
+    config: &Config,
+    dir: &DataDir,
+    count: usize,
+    counting: Counting,
+) -> Result<Volume, StartError> {
     let setup = VolumeSetup {
         name: dir.path.display().to_string(),
         disk: Arc::new(RealDisk::new(dir.segments())),
@@ -272,6 +295,7 @@ fn open_volume(config: &Config, dir: &DataDir, count: usize) -> Result<Volume, S
         shape: SegmentShape { bytes: config.segment_bytes, chunk_size: dir.format.chunk_size },
         reserve: config.reserve,
         fs: dir.format.fs_uuid,
+        counting,
     };
     Volume::open(setup).map_err(|error| StartError::Recovery { dir: dir.path.clone(), error })
 }

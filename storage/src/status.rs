@@ -40,6 +40,7 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         version: env!("CARGO_PKG_VERSION").to_owned(),
         usage: Some(usage()),
         activity: Some(store.activity().into()),
+        damaged_chunks: store.damaged(),
         ..Default::default()
     }
 }

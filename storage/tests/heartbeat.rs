@@ -28,7 +28,7 @@ use cairn_storage::{
     server::{self, Running},
     service::Stopping,
     status::Identity,
-    store::{Store, StoreLimits, Volume, VolumeSetup},
+    store::{Store, StoreLimits, Volume, VolumeSetup, index::Counting},
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -246,6 +246,7 @@ async fn a_disk_that_fails_is_reported_at_once() {
         index_cache: 1 << 20,
         shape: SegmentShape { bytes: 1 << 20, chunk_size: 65536 },
         reserve: Some(0),
+        counting: Counting::default(),
         fs: FS,
     });
     let limits = StoreLimits { chunk_size: 65536, put_bytes: 1 << 20, get_bytes: 1 << 20 };

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use cairn_proto::{ChunkId, handshake, limits::BATCH_CHUNKS, pb};
+use cairn_proto::{
+    ChunkId, Malformed, handshake,
+    limits::{BATCH_CHUNKS, PG_BITS_MAX},
+    pb,
+};
 use tonic::Status;
 
 use super::{ChunkService, ids};
@@ -73,6 +77,30 @@ pub(super) async fn list_chunks(
             })
             .collect(),
     })
+}
+
+pub(super) async fn group_digests(
+    store: &Arc<Store>,
+    request: &pb::GroupDigestsRequest,
+) -> Result<pb::GroupDigestsResponse, Status> {
+    let pg_bits = group_bits(request.pg_bits)?;
+    let counted = Arc::clone(store);
+    let (groups, version) = store.blocking(move || counted.groups().digests(pg_bits)).await?;
+    let groups = groups.into_iter().map(|(group, digest)| pb::GroupDigest {
+        group: group.0,
+        chunks: digest.chunks,
+        bytes: digest.bytes,
+        xor: bytes::Bytes::copy_from_slice(&digest.xor),
+    });
+    Ok(pb::GroupDigestsResponse { groups: groups.collect(), version })
+}
+
+/// Checks how many bits a group has.
+pub(super) fn group_bits(wire: u32) -> Result<u32, Malformed> {
+    if wire > PG_BITS_MAX {
+        return Err(Malformed::new("group", format!("{wire} bits, at most {PG_BITS_MAX}")));
+    }
+    Ok(wire)
 }
 
 pub(super) async fn node_status(service: &ChunkService) -> pb::NodeStatusResponse {

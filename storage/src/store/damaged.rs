@@ -1,7 +1,8 @@
-//! [`Damaged`]: chunks whose stored bytes were found to be wrong since the node started.
+//! [`Damaged`]: chunks whose stored bytes were found to be wrong and that are not healed yet.
 //!
 //! A put of such a chunk stores it anew instead of being answered from the index, and "have you?" is
-//! answered no, so that a writer or a repair heals it. Bounded; a restart forgets.
+//! answered no, so that a writer or a repair heals it. This is the part in memory; the index keeps the
+//! same set on disk ([`Index::note_damaged`](super::index::Index::note_damaged)). Bounded.
 
 use std::{
     collections::HashSet,
@@ -13,6 +14,7 @@ use std::{
 
 use cairn_proto::ChunkId;
 
+/// What is found beyond this many is found again when these are healed.
 const MOST: usize = 100_000;
 
 /// See the module.
@@ -23,13 +25,14 @@ pub struct Damaged {
 }
 
 impl Damaged {
-    /// Remembers a chunk.
-    pub fn note(&self, id: &ChunkId) {
+    /// Remembers a chunk; false when it is known already, or one too many.
+    pub fn note(&self, id: &ChunkId) -> bool {
         let mut ids = self.lock();
-        if ids.len() < MOST {
-            ids.insert(*id);
+        let new = ids.len() < MOST && ids.insert(*id);
+        if new {
             self.any.store(true, Ordering::Release);
         }
+        new
     }
 
     /// Whether the chunk is known to be damaged.
@@ -37,16 +40,18 @@ impl Damaged {
         self.any.load(Ordering::Acquire) && self.lock().contains(id)
     }
 
-    /// These are good again.
-    pub fn forget(&self, healed: &[ChunkId]) {
-        if healed.is_empty() {
-            return;
-        }
-        let mut ids = self.lock();
-        for id in healed {
+    /// It is good again, or gone.
+    pub fn forget(&self, id: &ChunkId) {
+        if self.any.load(Ordering::Acquire) {
+            let mut ids = self.lock();
             ids.remove(id);
+            self.any.store(!ids.is_empty(), Ordering::Release);
         }
-        self.any.store(!ids.is_empty(), Ordering::Release);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        if self.any.load(Ordering::Acquire) { self.lock().len() as u64 } else { 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<ChunkId>> {

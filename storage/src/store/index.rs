@@ -3,6 +3,7 @@
 //! ```text
 //! keyspace "chunks"  key: id (32)              value: version u8 = 1, segment u64, offset u64,
 //!                                                     length u32, epoch u64 (little-endian)
+//! keyspace "damaged" key: id (32)              value: empty; its bytes were found to be wrong
 //! keyspace "marks"   key: segment u64 (be)     value: offset u64: everything before it is in "chunks"
 //! keyspace "state"   key: "totals"             value: chunks u64, payload bytes u64
 //!                    key: "epoch"              value: u64
@@ -10,9 +11,11 @@
 //!
 //! Entries, marks and totals of a group are one batch, so a mark never promises more than is there.
 //! Nothing is synced per batch: what power loss takes is found again in the segments, from the marks.
-//! All of it can be made anew from the segments.
+//! All of it can be made anew from the segments, except what is known to be damaged: that is found again.
+//! Which copies count is told to [`Groups`]: those that are in "chunks" and not in "damaged".
 //!
-//! Lock order: `writing` is the only lock; it is held over read-change-write of entries.
+//! Lock order: `writing`, held over read-change-write of entries, then the lock of [`Groups`], held over
+//! the commit of what changes them.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,7 +23,7 @@ use std::{
     ops::Bound,
     path::Path,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -28,6 +31,10 @@ use std::{
 use cairn_proto::ChunkId;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::{
+    damaged::Damaged,
+    groups::{Counts, Groups},
+};
 use crate::segment::{Location, SegmentId};
 
 const ENTRY_VERSION: u8 = 1;
@@ -85,12 +92,31 @@ impl From<fjall::Error> for IndexError {
     }
 }
 
+/// Where an index tells which of its copies count: as the disk with this number.
+#[derive(Clone, Default)]
+pub struct Counting {
+    /// Shared by all disks of a node.
+    pub groups: Arc<Groups>,
+    /// Number of the disk.
+    pub volume: usize,
+}
+
+impl Counting {
+    fn change(&self) -> Counts<'_> {
+        self.groups.change(self.volume)
+    }
+}
+
 /// See the module.
 pub struct Index {
     db: Database,
     chunks: Keyspace,
     marks: Keyspace,
     state: Keyspace,
+    /// What `known_damaged` has, on disk.
+    damaged: Keyspace,
+    known_damaged: Damaged,
+    counting: Counting,
     writing: Mutex<()>,
     total_chunks: AtomicU64,
     total_bytes: AtomicU64,
@@ -101,7 +127,7 @@ impl Index {
     ///
     /// # Errors
     /// See [`IndexError`].
-    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
+    pub fn open(dir: &Path, cache_bytes: u64, counting: Counting) -> Result<Self, IndexError> {
         let open = || -> Result<Self, fjall::Error> {
             let db = Database::builder(dir)
                 .cache_size(cache_bytes)
@@ -114,6 +140,9 @@ impl Index {
                 chunks: db.keyspace("chunks", options)?,
                 marks: db.keyspace("marks", options)?,
                 state: db.keyspace("state", options)?,
+                damaged: db.keyspace("damaged", options)?,
+                known_damaged: Damaged::default(),
+                counting: counting.clone(),
                 db,
                 writing: Mutex::new(()),
                 total_chunks: AtomicU64::new(0),
@@ -127,9 +156,17 @@ impl Index {
             Some(v) => decode_totals(&v)?,
             None => Totals::default(),
         };
-        index.total_chunks.store(totals.chunks, Ordering::Relaxed);
-        index.total_bytes.store(totals.bytes, Ordering::Relaxed);
+        index.store_totals(totals);
+        for item in index.damaged.iter() {
+            let id = ChunkId::try_from(item.key()?.as_ref());
+            index.known_damaged.note(&id.map_err(|e| IndexError::Damaged(e.to_string()))?);
+        }
         Ok(index)
+    }
+
+    /// Chunks whose bytes were found to be wrong.
+    pub fn damaged(&self) -> &Damaged {
+        &self.known_damaged
     }
 
     /// The entry of a chunk.
@@ -140,7 +177,8 @@ impl Index {
         self.chunks.get(id.as_bytes())?.map(|v| decode_entry(&v)).transpose()
     }
 
-    /// Adds or replaces entries and moves marks forward, all or nothing.
+    /// Adds or replaces entries and moves marks forward, all or nothing. What was damaged is healed by
+    /// its new entry.
     ///
     /// # Errors
     /// See [`IndexError`].
@@ -152,14 +190,23 @@ impl Index {
         let _writing = self.lock();
         let mut totals = self.totals();
         let mut seen = HashSet::with_capacity(entries.len());
-        for (id, entry) in entries {
-            if seen.insert(id) && self.get(id)?.is_none() {
-                totals.chunks += 1;
-                totals.bytes += u64::from(entry.at.len);
-            }
-        }
         let mut batch = self.db.batch();
+        let mut counted = Vec::with_capacity(entries.len());
         for (id, entry) in entries {
+            if seen.insert(id) {
+                let here = self.get(id)?.is_some();
+                if !here {
+                    totals.chunks += 1;
+                    totals.bytes += u64::from(entry.at.len);
+                }
+                let damaged = self.known_damaged.contains(id);
+                if damaged {
+                    batch.remove(&self.damaged, id.as_bytes().as_slice());
+                }
+                if !here || damaged {
+                    counted.push((id, entry.at.len));
+                }
+            }
             batch.insert(&self.chunks, id.as_bytes().as_slice(), encode_entry(entry).as_slice());
         }
         for (segment, offset) in marks {
@@ -170,10 +217,71 @@ impl Index {
             );
         }
         batch.insert(&self.state, "totals", encode_totals(totals).as_slice());
+        let mut groups = self.counting.change();
         batch.commit()?;
-        self.total_chunks.store(totals.chunks, Ordering::Relaxed);
-        self.total_bytes.store(totals.bytes, Ordering::Relaxed);
+        for (id, len) in counted {
+            self.known_damaged.forget(id);
+            groups.add(id, len);
+        }
+        self.store_totals(totals);
         Ok(())
+    }
+
+    /// Takes out the entries that are still as given: chunks that were put or touched since then stay.
+    /// The number and bytes of those that went.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn remove(&self, entries: &[(ChunkId, Entry)]) -> Result<Totals, IndexError> {
+        let _writing = self.lock();
+        let (mut totals, mut gone) = (self.totals(), Totals::default());
+        let mut batch = self.db.batch();
+        let mut counted = Vec::new();
+        let mut removed = HashSet::new();
+        for (id, entry) in entries {
+            if self.get(id)? != Some(*entry) || !removed.insert(id) {
+                continue;
+            }
+            batch.remove(&self.chunks, id.as_bytes().as_slice());
+            if self.known_damaged.contains(id) {
+                batch.remove(&self.damaged, id.as_bytes().as_slice());
+            } else {
+                counted.push((id, entry.at.len));
+            }
+            gone.chunks += 1;
+            gone.bytes += u64::from(entry.at.len);
+        }
+        totals.chunks = totals.chunks.saturating_sub(gone.chunks);
+        totals.bytes = totals.bytes.saturating_sub(gone.bytes);
+        batch.insert(&self.state, "totals", encode_totals(totals).as_slice());
+        let mut groups = self.counting.change();
+        batch.commit()?;
+        for (id, len) in counted {
+            groups.remove(id, len);
+        }
+        removed.into_iter().for_each(|id| self.known_damaged.forget(id));
+        self.store_totals(totals);
+        Ok(gone)
+    }
+
+    /// The record at `at` is damaged. Durable; nothing happens when the chunk lies elsewhere by now.
+    ///
+    /// # Errors
+    /// See [`IndexError`]. It is known until the next start all the same.
+    pub fn note_damaged(&self, id: &ChunkId, at: Location) -> Result<(), IndexError> {
+        {
+            let _writing = self.lock();
+            if self.get(id)?.is_none_or(|entry| entry.at != at) {
+                return Ok(());
+            }
+            let mut groups = self.counting.change();
+            if !self.known_damaged.note(id) {
+                return Ok(());
+            }
+            groups.remove(id, at.len);
+            self.damaged.insert(id.as_bytes().as_slice(), b"".as_slice())?;
+        }
+        self.sync()
     }
 
     /// Stamps chunks with `epoch` where they have an older one.
@@ -205,16 +313,20 @@ impl Index {
         limit: usize,
     ) -> Result<Vec<(ChunkId, Entry)>, IndexError> {
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().as_slice()));
-        self.chunks
-            .range::<&[u8], _>((from, Bound::Unbounded))
-            .take(limit)
-            .map(|item| {
-                let (key, value) = item.into_inner()?;
-                let id = ChunkId::try_from(key.as_ref())
-                    .map_err(|e| IndexError::Damaged(e.to_string()))?;
-                Ok((id, decode_entry(&value)?))
-            })
-            .collect()
+        self.entries((from, Bound::Unbounded)).take(limit).collect()
+    }
+
+    /// The entries of a range of ids, in order.
+    pub fn entries(
+        &self,
+        ids: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> impl Iterator<Item = Result<(ChunkId, Entry), IndexError>> + use<> {
+        self.chunks.range::<&[u8], _>(ids).map(|item| {
+            let (key, value) = item.into_inner()?;
+            let id =
+                ChunkId::try_from(key.as_ref()).map_err(|e| IndexError::Damaged(e.to_string()))?;
+            Ok((id, decode_entry(&value)?))
+        })
     }
 
     /// Up to where the records of each segment are in the index.
@@ -240,6 +352,11 @@ impl Index {
             chunks: self.total_chunks.load(Ordering::Relaxed),
             bytes: self.total_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    fn store_totals(&self, totals: Totals) {
+        self.total_chunks.store(totals.chunks, Ordering::Relaxed);
+        self.total_bytes.store(totals.bytes, Ordering::Relaxed);
     }
 
     /// The garbage collection epoch that was stored last; 0 when none was.

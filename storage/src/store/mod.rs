@@ -14,6 +14,7 @@
 pub mod activity;
 pub mod damaged;
 mod get;
+pub mod groups;
 mod have;
 pub mod index;
 mod list;
@@ -39,7 +40,7 @@ pub use put::Put;
 pub use verify::Checked;
 pub use volume::{Volume, VolumeSetup, VolumeStatus};
 
-use self::activity::Activity;
+use self::{activity::Activity, groups::Groups};
 use crate::io_pool::IoPool;
 
 /// Most bytes of chunks in one answer to a get, one chunk excepted.
@@ -74,19 +75,23 @@ pub struct Store {
     put_budget: Arc<Semaphore>,
     get_budget: Arc<Semaphore>,
     activity: Activity,
+    groups: Arc<Groups>,
     /// Last, so that it is dropped after the volumes: tells that their files are free.
     _gone: oneshot::Sender<()>,
 }
 
 impl Store {
-    /// A store over volumes that have been opened, at least one; and what tells, by an error, that the
+    /// A store over volumes that have been opened, at least one, with the same [`Groups`]; and what tells, by an error, that the
     /// store is gone and the directories are free.
     pub fn new(volumes: Vec<Volume>, limits: StoreLimits) -> (Self, oneshot::Receiver<()>) {
         let (gone, is_gone) = oneshot::channel();
         let epoch = volumes.iter().map(Volume::epoch).max().unwrap_or(0).max(1);
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let kib = |bytes: u64| usize::try_from(bytes / KIB).unwrap_or(Semaphore::MAX_PERMITS);
+        let groups = Arc::clone(volumes[0].groups());
+        groups.watch(volumes.iter().map(Volume::holder).collect());
         let store = Self {
+            groups,
             volumes,
             limits,
             epoch: AtomicU64::new(epoch),
@@ -133,6 +138,16 @@ impl Store {
     /// What was done so far.
     pub fn activity(&self) -> &Activity {
         &self.activity
+    }
+
+    /// What it holds of each placement group.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Number of copies that are known to be damaged.
+    pub fn damaged(&self) -> u64 {
+        self.volumes.iter().map(Volume::damaged).sum()
     }
 
     /// The garbage collection epoch that puts are stamped with.

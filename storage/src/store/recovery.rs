@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
-use super::index::{Entry, Index, IndexError};
+use super::index::{Counting, Entry, Index, IndexError};
 use crate::segment::{
     SegmentId,
     format::{BadHeader, HEADER_LEN},
@@ -49,13 +49,14 @@ pub fn recover(
     index_dir: &Path,
     index_cache: u64,
     shape: SegmentShape,
+    counting: &Counting,
 ) -> Result<Recovered, RecoveryError> {
     let ids = set.list()?;
-    let index = match open_matching(index_dir, index_cache, &ids) {
+    let index = match open_matching(index_dir, index_cache, counting, &ids) {
         Err(IndexError::Damaged(why)) => {
             tracing::warn!(index = %index_dir.display(), "making the index anew: {why}");
             fs::remove_dir_all(index_dir)?;
-            Index::open(index_dir, index_cache)?
+            Index::open(index_dir, index_cache, counting.clone())?
         }
         other => other?,
     };
@@ -84,8 +85,13 @@ pub fn recover(
 }
 
 /// The index, unless it speaks of a segment that does not exist: then it is not of this directory.
-fn open_matching(dir: &Path, cache: u64, ids: &[SegmentId]) -> Result<Index, IndexError> {
-    let index = Index::open(dir, cache)?;
+fn open_matching(
+    dir: &Path,
+    cache: u64,
+    counting: &Counting,
+    ids: &[SegmentId],
+) -> Result<Index, IndexError> {
+    let index = Index::open(dir, cache, counting.clone())?;
     match index.marks()?.keys().find(|id| !ids.contains(id)) {
         None => Ok(index),
         Some(id) => Err(IndexError::Damaged(format!("it knows segment {id}, which is missing"))),

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use super::*;
+use super::{index::Counting, *};
 use crate::{
     disk::{
         Disk,
@@ -30,11 +30,11 @@ use crate::{
 const CHUNK_SIZE: u32 = 4096;
 const FS: Uuid = Uuid::from_u128(77);
 
-fn limits() -> StoreLimits {
+pub(super) fn limits() -> StoreLimits {
     StoreLimits { chunk_size: CHUNK_SIZE, put_bytes: 1 << 20, get_bytes: 1 << 20 }
 }
 
-fn volume(disk: &FaultDisk, index: &Path) -> Volume {
+fn volume(disk: &FaultDisk, index: &Path, counting: Counting) -> Volume {
     Volume::open(VolumeSetup {
         name: index.display().to_string(),
         disk: Arc::new(disk.clone()),
@@ -43,74 +43,77 @@ fn volume(disk: &FaultDisk, index: &Path) -> Volume {
         shape: SegmentShape { bytes: 128 * 1024, chunk_size: CHUNK_SIZE },
         reserve: Some(0),
         fs: FS,
+        counting,
     })
     .unwrap()
 }
 
 /// A store on fault disks, their indexes in a temporary directory.
-struct Rig {
+pub(super) struct Rig {
     tmp: TempDir,
-    disks: Vec<FaultDisk>,
+    pub(super) disks: Vec<FaultDisk>,
     store: Option<(Arc<Store>, oneshot::Receiver<()>)>,
 }
 
 impl Rig {
-    fn new(disks: usize) -> Self {
+    pub(super) fn new(disks: usize) -> Self {
         let disks = (0..disks).map(|_| FaultDisk::new(64 << 20)).collect();
         let mut rig = Self { tmp: tempfile::tempdir().unwrap(), disks, store: None };
         rig.open();
         rig
     }
 
-    fn index(&self, disk: usize) -> PathBuf {
+    pub(super) fn index(&self, disk: usize) -> PathBuf {
         self.tmp.path().join(format!("index{disk}"))
     }
 
-    fn open(&mut self) {
-        let volumes =
-            self.disks.iter().enumerate().map(|(i, d)| volume(d, &self.index(i))).collect();
+    pub(super) fn open(&mut self) {
+        let groups = Arc::new(Groups::default());
+        let counting = |volume| Counting { groups: Arc::clone(&groups), volume };
+        let disks = self.disks.iter().enumerate();
+        let volumes = disks.map(|(i, d)| volume(d, &self.index(i), counting(i))).collect();
         let (store, gone) = Store::new(volumes, limits());
         self.store = Some((Arc::new(store), gone));
     }
 
-    fn store(&self) -> &Arc<Store> {
+    pub(super) fn store(&self) -> &Arc<Store> {
         &self.store.as_ref().unwrap().0
     }
 
-    async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         let (store, gone) = self.store.take().unwrap();
         store.close();
         drop(store);
         gone.await.unwrap_err();
     }
 
-    async fn reopen(&mut self) {
+    pub(super) async fn reopen(&mut self) {
         self.close().await;
         self.open();
     }
 
-    fn forget_index(&self) {
+    pub(super) fn forget_index(&self) {
         for i in 0..self.disks.len() {
             fs::remove_dir_all(self.index(i)).unwrap();
         }
     }
 }
 
-fn chunk(seed: u64) -> (ChunkId, Bytes) {
+pub(super) fn chunk(seed: u64) -> (ChunkId, Bytes) {
     let mut random = Random::new(seed);
     let len = 1 + random.below(u64::from(CHUNK_SIZE));
     let data: Vec<u8> = (0..len).map(|_| random.draw() as u8).collect();
     (ChunkId::of(&data), data.into())
 }
 
-async fn put_all(store: &Arc<Store>, seeds: std::ops::Range<u64>) {
+pub(super) async fn put_all(store: &Arc<Store>, seeds: std::ops::Range<u64>) {
     for at in seeds.clone().step_by(16) {
         let batch = (at..seeds.end.min(at + 16)).map(chunk).collect();
         assert!(store.put(batch).await.iter().all(Result::is_ok));
     }
 }
 
-async fn assert_all(store: &Arc<Store>, seeds: std::ops::Range<u64>) {
+pub(super) async fn assert_all(store: &Arc<Store>, seeds: std::ops::Range<u64>) {
     for (id, data) in seeds.map(chunk) {
         assert_eq!(store.get_verified(id).await, Ok(data), "{id}");
     }
@@ -479,6 +482,7 @@ async fn a_segment_of_another_file_system_is_refused() {
         shape: SegmentShape { bytes: 128 * 1024, chunk_size: CHUNK_SIZE },
         reserve: Some(0),
         fs: Uuid::from_u128(78),
+        counting: Counting::default(),
     });
     let sentence = other.err().unwrap().to_string();
     assert!(sentence.contains("belongs to file system"), "{sentence}");

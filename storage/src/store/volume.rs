@@ -5,9 +5,10 @@
 use std::{
     fmt::Display,
     io,
+    ops::Bound,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -20,8 +21,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    damaged::Damaged,
-    index::{Entry, Index, Totals},
+    groups::{Groups, Holder},
+    index::{Counting, Entry, Index, Totals},
     recovery::{Recovered, RecoveryError, recover},
     writer::{self, Job, Outcome, QUEUE_LEN},
 };
@@ -50,6 +51,8 @@ pub struct VolumeSetup {
     pub reserve: Option<u64>,
     /// The file system that the chunks belong to.
     pub fs: Uuid,
+    /// Told which chunks count; the same for all directories of a node.
+    pub counting: Counting,
 }
 
 /// The part that the writer thread shares with everybody else.
@@ -57,7 +60,7 @@ pub struct VolumeState {
     pub(super) name: String,
     pub(super) set: Arc<SegmentSet>,
     pub(super) index: Index,
-    pub(super) damaged: Damaged,
+    counting: Counting,
     pub(super) reserve: u64,
     /// Bytes of the newest segment that are allocated and unused.
     pub(super) allocated: AtomicU64,
@@ -97,6 +100,7 @@ impl VolumeState {
                 "cannot {action} this disk: {error}. It takes no more chunks; the others go on. \
                  Replace the disk, or check it and start the node again"
             );
+            self.counting.groups.forget();
             self.failure.notify_one();
         }
         ChunkError::DiskFailed
@@ -119,13 +123,13 @@ impl Volume {
     pub fn open(setup: VolumeSetup) -> Result<Self, RecoveryError> {
         let set = Arc::new(SegmentSet::new(setup.disk, setup.fs));
         let Recovered { index, writer } =
-            recover(&set, &setup.index_dir, setup.index_cache, setup.shape)?;
+            recover(&set, &setup.index_dir, setup.index_cache, setup.shape, &setup.counting)?;
         let capacity = set.disk().space()?.capacity;
         let state = Arc::new(VolumeState {
             name: setup.name,
             set,
             index,
-            damaged: Damaged::default(),
+            counting: setup.counting,
             reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
             allocated: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -168,7 +172,7 @@ impl Volume {
 
     /// The entry of a chunk whose bytes are not known to be damaged.
     pub fn good_entry(&self, id: &ChunkId) -> Option<Entry> {
-        if self.has_failed() || self.state.damaged.contains(id) {
+        if self.has_failed() || self.state.index.damaged().contains(id) {
             return None;
         }
         self.state.look_up(id).ok().flatten()
@@ -187,12 +191,7 @@ impl Volume {
     /// # Errors
     /// `NotFound` or `Damaged`.
     pub fn read(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
-        let entry = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
-        let result = self.state.set.read(id, entry.at);
-        if result.is_err() {
-            self.state.damaged.note(id);
-        }
-        result
+        self.read_where(id, |_| true)
     }
 
     /// Reads a chunk and checks its hash.
@@ -200,13 +199,56 @@ impl Volume {
     /// # Errors
     /// `NotFound` or `Damaged`.
     pub fn read_verified(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
-        let data = self.read(id)?;
-        if id.verify(&data) {
-            return Ok(data);
+        self.read_where(id, |data| id.verify(data))
+    }
+
+    /// What is unreadable or not `good` is noted, unless the chunk was moved while it was read.
+    fn read_where(&self, id: &ChunkId, good: impl Fn(&[u8]) -> bool) -> Result<Bytes, ChunkError> {
+        let mut entry = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
+        loop {
+            if let Ok(data) = self.state.set.read(id, entry.at)
+                && good(&data)
+            {
+                return Ok(data);
+            }
+            let now = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
+            if now.at == entry.at {
+                self.note_damaged(id, entry);
+                return Err(ChunkError::Damaged);
+            }
+            entry = now;
         }
-        tracing::error!(disk = %self.state.name, chunk = %id, "damaged: its bytes do not match its id");
-        self.state.damaged.note(id);
-        Err(ChunkError::Damaged)
+    }
+
+    fn note_damaged(&self, id: &ChunkId, entry: Entry) {
+        let disk = &self.state.name;
+        if !self.state.index.damaged().contains(id) {
+            tracing::error!(%disk, chunk = %id, "damaged: its bytes do not match its id, or cannot be read");
+        }
+        if let Err(e) = self.state.index.note_damaged(id, entry.at) {
+            tracing::warn!(%disk, chunk = %id, "cannot note durably that it is damaged: {e}");
+        }
+    }
+
+    /// Number of chunks that are known to be damaged.
+    pub fn damaged(&self) -> u64 {
+        self.state.index.damaged().count()
+    }
+
+    /// For whoever counts.
+    pub fn holder(&self) -> Weak<dyn Holder> {
+        let state: Arc<dyn Holder> = Arc::clone(&self.state) as _;
+        Arc::downgrade(&state)
+    }
+
+    /// Where its chunks lie.
+    pub fn index(&self) -> &Index {
+        &self.state.index
+    }
+
+    /// The groups that it is counted in.
+    pub fn groups(&self) -> &Arc<Groups> {
+        &self.state.counting.groups
     }
 
     /// Up to `limit` entries with ids greater than `after`, in order.
@@ -276,6 +318,39 @@ impl Volume {
         {
             tracing::error!(disk = %self.state.name, "the writer thread panicked");
         }
+    }
+}
+
+impl Holder for VolumeState {
+    fn counts(&self, id: &ChunkId) -> bool {
+        !self.failed.load(Ordering::Acquire)
+            && !self.index.damaged().contains(id)
+            && self.index.get(id).is_ok_and(|entry| entry.is_some())
+    }
+
+    fn chunks(&self) -> u64 {
+        self.index.totals().chunks
+    }
+
+    fn each(
+        &self,
+        from: Option<ChunkId>,
+        before: Option<ChunkId>,
+        tell: &mut dyn FnMut(ChunkId, u32),
+    ) -> Result<(), ChunkError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let from = from.as_ref().map_or(Bound::Unbounded, |id| Bound::Included(&id.as_bytes()[..]));
+        let before =
+            before.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.as_bytes()[..]));
+        for entry in self.index.entries((from, before)) {
+            let (id, entry) = entry.map_err(|_| ChunkError::DiskFailed)?;
+            if !self.index.damaged().contains(&id) {
+                tell(id, entry.at.len);
+            }
+        }
+        Ok(())
     }
 }
 

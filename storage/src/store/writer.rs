@@ -74,8 +74,6 @@ struct Group {
     answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     entries: Vec<(ChunkId, Entry)>,
     ids: HashSet<ChunkId>,
-    /// Older copies exist of these, but they are damaged.
-    healed: Vec<ChunkId>,
     /// Stored already, to be stamped with the newest epoch.
     touched: Vec<(ChunkId, u64)>,
     marks: BTreeMap<SegmentId, u64>,
@@ -140,18 +138,15 @@ impl Writer {
         group.answers.push((job.done, outcome));
     }
 
-    fn is_new(&self, id: &ChunkId, group: &mut Group) -> Result<bool, ChunkError> {
+    fn is_new(&self, id: &ChunkId, group: &Group) -> Result<bool, ChunkError> {
         if self.state.failed.load(Ordering::Acquire) {
             return Err(ChunkError::DiskFailed);
         }
         if group.ids.contains(id) {
             return Ok(false);
         }
-        if self.state.damaged.contains(id) {
-            group.healed.push(*id);
-            return Ok(true);
-        }
-        Ok(self.state.look_up(id)?.is_none())
+        // An older copy that is damaged is replaced.
+        Ok(self.state.index.damaged().contains(id) || self.state.look_up(id)?.is_none())
     }
 
     fn write(&mut self, records: &[Record], group: &mut Group) -> Result<(), ChunkError> {
@@ -208,7 +203,6 @@ impl Writer {
                 .publish(&group.entries, &group.marks)
                 .map_err(|e| state.fail("write the index of", &e))?;
             failpoints::hit(AFTER_INDEX);
-            state.damaged.forget(&group.healed);
         }
         for (id, epoch) in &group.touched {
             state.index.touch(&[*id], *epoch).map_err(|e| state.fail("write the index of", &e))?;
