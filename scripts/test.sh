@@ -175,6 +175,7 @@ main() {
   suite "faults" faults 8
   suite "crashes" crash 14
   suite "cluster" cluster 12
+  suite "chaos" chaos 10
   finish
 }
 

@@ -1,6 +1,7 @@
 //! [`Cluster`]: a real master and real storage nodes, formatted and started on free ports of loopback.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +15,9 @@ use crate::{
     Mount, binaries,
     command::{Ran, run},
     daemon::Daemon,
-    inspect, wait_for,
+    inspect,
+    proxy::{Flow, Proxy},
+    wait_for,
 };
 
 /// How a cluster is built.
@@ -36,6 +39,10 @@ pub struct Layout {
     pub node_dirs: Vec<PathBuf>,
     /// Use the programs built with crash points.
     pub failpoints: bool,
+    /// Nodes are reached, and reach the master, over wires that can be cut.
+    pub proxied: bool,
+    /// Environment variables of servers, by name (`master`, `node1`, ...).
+    pub environment: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Default for Layout {
@@ -49,6 +56,8 @@ impl Default for Layout {
             master_dir: None,
             node_dirs: Vec::new(),
             failpoints: false,
+            proxied: false,
+            environment: BTreeMap::new(),
         }
     }
 }
@@ -62,12 +71,20 @@ struct Server {
     daemon: Option<Daemon>,
 }
 
+/// The wires of a node.
+#[derive(Debug)]
+struct Wires {
+    to_node: Proxy,
+    to_master: Proxy,
+}
+
 /// A running cluster. Everything is killed and removed when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     layout: Layout,
     master: Server,
     nodes: Vec<Server>,
+    wires: Vec<Wires>,
     fs_uuid: String,
     place: TempDir,
 }
@@ -85,6 +102,19 @@ fn free_port() -> SocketAddr {
         if TcpListener::bind(address).is_ok() {
             return address;
         }
+    }
+}
+
+/// Ends a server as a user does.
+fn end(server: &mut Server, limit: Duration) {
+    if let Some(mut daemon) = server.daemon.take() {
+        let status = daemon.terminate(limit);
+        assert!(
+            status.is_some_and(|s| s.success()),
+            "{} after SIGTERM: {status:?}\n{}",
+            server.name,
+            daemon.log_tail(20)
+        );
     }
 }
 
@@ -107,10 +137,15 @@ impl Cluster {
             name,
         };
         let master = server("master".into(), layout.master_dir.as_ref());
-        let nodes = (0..layout.nodes)
+        let nodes: Vec<_> = (0..layout.nodes)
             .map(|n| server(format!("node{}", n + 1), layout.node_dirs.get(n)))
             .collect();
-        let mut cluster = Self { layout, master, nodes, fs_uuid: String::new(), place };
+        let wires = |node: &Server| Wires {
+            to_node: Proxy::new(node.address),
+            to_master: Proxy::new(master.address),
+        };
+        let wires = nodes.iter().filter(|_| layout.proxied).map(wires).collect();
+        let mut cluster = Self { layout, master, nodes, wires, fs_uuid: String::new(), place };
         cluster.format();
         cluster.start_master();
         for node in 0..cluster.nodes.len() {
@@ -177,6 +212,7 @@ impl Cluster {
         command.arg("serve").arg("--data").arg(&self.master.data);
         command.args(["--listen", &self.master.address.to_string()]);
         command.args(&self.layout.master_args).envs(environment.iter().copied());
+        command.envs(self.layout.environment.get("master").cloned().unwrap_or_default());
         let mut daemon = Daemon::start("master", command, &self.log_path("master"));
         let address = daemon.listening(Duration::from_secs(60)).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(address, self.master.address);
@@ -201,8 +237,14 @@ impl Cluster {
         let node = &mut self.nodes[n];
         command.arg("serve").arg("--data").arg(&node.data).args(["--name", &node.name]);
         command.args(["--listen", &node.address.to_string()]);
-        command.args(["--master", &self.master.address.to_string()]);
+        let wires = self.wires.get(n);
+        let master = wires.map_or(self.master.address, |wires| wires.to_master.address());
+        command.args(["--master", &master.to_string()]);
+        if let Some(wires) = wires {
+            command.args(["--advertise", &wires.to_node.address().to_string()]);
+        }
         command.args(&self.layout.node_args).envs(environment.iter().copied());
+        command.envs(self.layout.environment.get(&node.name).cloned().unwrap_or_default());
         let mut daemon = Daemon::start(&node.name, command, &log);
         let address = daemon.listening(Duration::from_secs(60)).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(address, node.address);
@@ -275,6 +317,33 @@ impl Cluster {
         }
     }
 
+    /// SIGTERM for the master, and its end is waited for.
+    ///
+    /// # Panics
+    /// When it does not end cleanly within 30 seconds.
+    pub fn stop_master(&mut self) {
+        end(&mut self.master, Duration::from_secs(30));
+    }
+
+    /// SIGTERM for node `n`, and its end is waited for.
+    ///
+    /// # Panics
+    /// When it does not end cleanly within 30 seconds.
+    pub fn stop_node(&mut self, n: usize) {
+        end(&mut self.nodes[n], Duration::from_secs(30));
+    }
+
+    /// What becomes of everything between node `n` and the others, in a cluster with wires.
+    pub fn set_flow(&self, n: usize, flow: Flow) {
+        self.wires[n].to_node.set(flow);
+        self.wires[n].to_master.set(flow);
+    }
+
+    /// What becomes of everything that node `n` tells the master, in a cluster with wires.
+    pub fn set_flow_to_master(&self, n: usize, flow: Flow) {
+        self.wires[n].to_master.set(flow);
+    }
+
     /// SIGKILL for everything at once, without waiting: the power goes. The returned processes end
     /// when nothing holds them any more.
     pub fn power_off(&mut self) -> Vec<Daemon> {
@@ -290,15 +359,7 @@ impl Cluster {
     /// When a process does not end cleanly within 20 seconds.
     pub fn stop_all(&mut self) {
         for server in self.nodes.iter_mut().chain([&mut self.master]) {
-            if let Some(mut daemon) = server.daemon.take() {
-                let status = daemon.terminate(Duration::from_secs(20));
-                assert!(
-                    status.is_some_and(|s| s.success()),
-                    "{} after SIGTERM: {status:?}\n{}",
-                    server.name,
-                    daemon.log_tail(20)
-                );
-            }
+            end(server, Duration::from_secs(20));
         }
     }
 

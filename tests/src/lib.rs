@@ -6,6 +6,7 @@
 
 pub mod acknowledged;
 pub mod binaries;
+pub mod chaos;
 pub mod cluster;
 pub mod command;
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod inspect;
 pub mod model;
 pub mod mount;
 pub mod powercut;
+pub mod proxy;
 pub mod rng;
 pub mod scrape;
 pub mod spawner;
