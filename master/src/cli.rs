@@ -25,6 +25,7 @@ use crate::{
         SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
     },
     format::{Format, PG_BITS_DEFAULT},
+    rebuild::{from_dump, moment},
     server,
 };
 
@@ -44,6 +45,8 @@ enum Verb {
     Serve(ServeArgs),
     /// Print what a directory was formatted with, without serving it
     Info(InfoArgs),
+    /// Make a directory the data directory of the file system in a dump of `cairn meta dump`
+    Load(LoadArgs),
     /// Write man pages and completions into a directory
     #[command(hide = true)]
     Documents {
@@ -82,6 +85,23 @@ struct InfoArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// Directory to make; must not exist or be empty
+    #[arg(long, value_name = "DIR", env = "CAIRN_MASTER_DATA")]
+    #[arg(required_unless_present = "check")]
+    data: Option<PathBuf>,
+    /// Only read the dump and say whether it is whole
+    #[arg(long)]
+    check: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The dump
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +155,7 @@ pub fn run() -> ExitCode {
         Verb::Format(args) => format(&args),
         Verb::Serve(args) => serve(args),
         Verb::Info(args) => info(&args),
+        Verb::Load(args) => load(&args),
         Verb::Documents { dir } => documents::write(program().command(), &dir)
             .map_err(|e| format!("cannot write documents into {}: {e}", dir.display())),
     };
@@ -173,6 +194,28 @@ fn info(args: &InfoArgs) -> Result<(), String> {
     print(&format!(
         "file system   {}\nchunk size    {} bytes\nreplicas      {} (at least {})",
         format.fs_uuid, format.chunk_size, format.replicas, format.min_replicas
+    ))
+}
+
+fn load(args: &LoadArgs) -> Result<(), String> {
+    log::to_stderr();
+    let loaded = match &args.data {
+        Some(data) if !args.check => from_dump::load(data, &args.file),
+        _ => from_dump::check(&args.file),
+    };
+    let loaded = loaded.map_err(|e| e.to_string())?;
+    if args.json {
+        return print(&loaded.to_json());
+    }
+    let done = if args.check { "is whole" } else { "is loaded" };
+    print(&format!(
+        "{} {done}: file system {}, {} inodes in {} rows, {} bytes, taken {}",
+        args.file.display(),
+        loaded.format.fs_uuid,
+        loaded.inodes,
+        loaded.rows,
+        loaded.bytes,
+        moment::utc(loaded.taken_unix_ms),
     ))
 }
 

@@ -15,7 +15,10 @@ pub const SYNC_BEFORE: &str = "sync-before";
 /// Commits are power-safe, nobody was told.
 pub const SYNC_AFTER: &str = "sync-after";
 
-/// Every name, for tests that go through all of them.
+/// A part of a dump or backup was loaded, others are still to come.
+pub const LOAD_BATCH: &str = "load-batch";
+
+/// Every name that a serving master passes under any load, for tests that go through all of them.
 pub const ALL: &[&str] = &[EXECUTED, COMMIT_BEFORE, COMMIT_AFTER, SYNC_BEFORE, SYNC_AFTER];
 
 /// Ends the process when `CAIRN_FAILPOINTS` says so.

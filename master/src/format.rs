@@ -103,6 +103,9 @@ pub enum FormatError {
     /// A setting out of range.
     #[error("{0}")]
     Setting(String),
+    /// There was nothing sound to put into it.
+    #[error("{0}")]
+    Fill(String),
     /// The system said no.
     #[error("cannot {what} {path}: {}", cairn_daemon::io_error::explain(.source))]
     Io {
@@ -253,7 +256,14 @@ where
     let _lock = lock(dir)?;
     let meta = dir.join(META_DIR);
     make_dir(&meta)?;
-    fill(&meta).map_err(|e| io("fill", &meta)(io::Error::other(e)))?;
+    if let Err(error) = fill(&meta) {
+        // What could not be filled is no use to anybody; the directory can be named again.
+        let removed = fs::remove_dir_all(&meta).and_then(|()| fs::remove_file(dir.join(LOCK_FILE)));
+        if let Err(why) = removed {
+            tracing::warn!(dir = %dir.display(), %why, "cannot remove what was begun");
+        }
+        return Err(FormatError::Fill(error.to_string()));
+    }
     write_durably(dir, FORMAT_FILE, format.to_json().as_bytes())
 }
 

@@ -143,7 +143,7 @@ pub fn format(dir: &Path, format: &Format) -> Result<(), FormatError> {
     })
 }
 
-fn params(format: &Format) -> Params {
+pub(crate) fn params(format: &Format) -> Params {
     Params { chunk_size: format.chunk_size, clock: Arc::new(SystemClock) }
 }
 

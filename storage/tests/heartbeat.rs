@@ -68,6 +68,7 @@ macro_rules! unasked {
             type NodeSessionStream = Replies<pb::NodeOrders>;
             type WalkStream = Replies<pb::WalkEntry>;
             type FsckStream = Replies<pb::FsckProgress>;
+            type DumpStream = Replies<pb::DumpPart>;
 
             async fn hello(
                 &self,
@@ -108,6 +109,7 @@ unasked! {
     status(pb::StatusRequest) -> pb::StatusResponse;
     walk(pb::WalkRequest) -> Replies<pb::WalkEntry>;
     fsck(pb::FsckRequest) -> Replies<pb::FsckProgress>;
+    dump(pb::DumpRequest) -> Replies<pb::DumpPart>;
 }
 
 struct Master {

@@ -22,6 +22,7 @@ mod interrupt;
 pub mod list;
 mod local_path;
 mod local_xattrs;
+pub mod meta;
 pub mod mkdir;
 pub mod monitor;
 pub mod mount;
@@ -91,6 +92,7 @@ enum Verb {
     Du(du::Du),
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
+    Meta(meta::Meta),
     Schema(schema::Schema),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -147,6 +149,7 @@ impl Cli {
             Verb::Du(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
+            Verb::Meta(verb) => finish(verb.run(&connection)),
             Verb::Schema(verb) => verb.run().map(|()| true),
         };
         match outcome {

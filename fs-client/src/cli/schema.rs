@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     analyze::report::AnalyzeReport, df::DfReport, du::DuReport, failure::Failure, fsck::FsckReport,
-    info::report::InfoReport, list::ListReport, monitor::model::Moment, output,
+    info::report::InfoReport, list::ListReport, meta::DumpReport, monitor::model::Moment, output,
     profile::ProfileReport, status::report::StatusReport, upload::UploadReport,
     verify::VerifyReport,
 };
@@ -34,6 +34,7 @@ enum Report {
     Verify,
     Fsck,
     Upload,
+    MetaDump,
 }
 
 impl Schema {
@@ -58,6 +59,7 @@ impl Report {
             Self::Verify => schemars::schema_for!(VerifyReport),
             Self::Fsck => schemars::schema_for!(FsckReport),
             Self::Upload => schemars::schema_for!(UploadReport),
+            Self::MetaDump => schemars::schema_for!(DumpReport),
         };
         schema.to_value()
     }
@@ -83,7 +85,8 @@ pub fn page() -> String {
     for report in Report::value_variants() {
         let verb = report.verb();
         let schema = report.schema();
-        section(&mut page, &format!("## cairn {verb} --json"), &schema);
+        let called = verb.replace('-', " ");
+        section(&mut page, &format!("## cairn {called} --json"), &schema);
         let definitions = schema.get("$defs").and_then(Value::as_object);
         for (name, definition) in definitions.into_iter().flatten() {
             section(&mut page, &format!("### {verb}: {name}"), definition);

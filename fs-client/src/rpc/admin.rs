@@ -129,6 +129,16 @@ impl Admin {
         Ok(self.answers(stream))
     }
 
+    /// All metadata as the parts of a file.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn dump(&self) -> Result<Answers<pb::DumpPart>, CallError> {
+        let mut client = self.client.clone();
+        let stream = self.finish(client.dump(pb::DumpRequest {})).await?;
+        Ok(self.answers(stream))
+    }
+
     /// The node of a map or status entry; connects at the first call.
     ///
     /// # Errors

@@ -310,6 +310,7 @@ impl MasterService for Service {
     type NodeSessionStream = ReceiverStream<Result<pb::NodeOrders, Status>>;
     type WalkStream = ReceiverStream<Result<pb::WalkEntry, Status>>;
     type FsckStream = ReceiverStream<Result<pb::FsckProgress, Status>>;
+    type DumpStream = ReceiverStream<Result<pb::DumpPart, Status>>;
 
     async fn hello(
         &self,
@@ -346,6 +347,13 @@ impl MasterService for Service {
         let (out, progress) = mpsc::channel(1);
         out.try_send(Ok(pb::FsckProgress { done: true, ..pb::FsckProgress::default() })).unwrap();
         Ok(Response::new(ReceiverStream::new(progress)))
+    }
+
+    async fn dump(
+        &self,
+        _: Request<pb::DumpRequest>,
+    ) -> Result<Response<Self::DumpStream>, Status> {
+        no()
     }
 
     async fn walk(

@@ -118,4 +118,15 @@ impl MasterService for Edge {
         let progress = self.0.fsck(request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(progress))))
     }
+
+    type DumpStream = Boxed<pb::DumpPart>;
+
+    async fn dump(
+        &self,
+        request: Request<pb::DumpRequest>,
+    ) -> Result<Response<Self::DumpStream>, Status> {
+        handshake::require(request.metadata())?;
+        let parts = self.0.dump().await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(parts))))
+    }
 }

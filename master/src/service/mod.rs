@@ -4,8 +4,10 @@
 //! - [`master`]: the generated trait, a line or two per call.
 //! - [`targets`], [`announce`], [`list`], [`file_manifest`], [`register`]: the six plain calls.
 //! - [`greeting`]: Hello. [`status`]: what people ask. [`scan`]: walk and fsck over a snapshot.
+//! - [`dump`]: all of it as a file.
 
 mod announce;
+mod dump;
 mod file_manifest;
 mod file_path;
 mod greeting;

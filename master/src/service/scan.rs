@@ -25,10 +25,10 @@ const REPAIRS: usize = 64;
 /// How long a caller may take for one message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-type Messages<T> = mpsc::Receiver<Result<T, Status>>;
+pub(super) type Messages<T> = mpsc::Receiver<Result<T, Status>>;
 
 /// The way to the caller, from a blocking thread.
-struct Caller<T> {
+pub(super) struct Caller<T> {
     messages: mpsc::Sender<Result<T, Status>>,
     runtime: Handle,
     _permit: OwnedSemaphorePermit,
@@ -36,7 +36,7 @@ struct Caller<T> {
 
 impl<T> Caller<T> {
     /// False when the caller is gone or does not read.
-    fn send(&self, message: Result<T, Status>) -> bool {
+    pub(super) fn send(&self, message: Result<T, Status>) -> bool {
         self.runtime
             .block_on(async { timeout(PATIENCE, self.messages.send(message)).await })
             .is_ok_and(|sent| sent.is_ok())
@@ -99,7 +99,7 @@ impl Service {
         .await
     }
 
-    async fn scan<T: Send + 'static>(
+    pub(super) async fn scan<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(View, Caller<T>) + Send + 'static,
     ) -> Result<Messages<T>, Status> {
@@ -152,6 +152,6 @@ fn mend(namespace: &mut Namespace, finding: &Finding) -> String {
     }
 }
 
-fn failed(error: &EngineError) -> Status {
+pub(super) fn failed(error: &EngineError) -> Status {
     Status::internal(format!("the metadata could not be read: {error}"))
 }

@@ -203,6 +203,22 @@ impl Table {
     }
 }
 
+/// All rows of all kinds.
+pub const fn everything() -> KeyRange {
+    KeyRange { from: Bound::Unbounded, to: Bound::Unbounded }
+}
+
+/// Whether a row belongs to the file system rather than to the master that serves it: sessions, their
+/// replies and their locks mean nothing to another master.
+pub fn is_portable(key: &[u8]) -> bool {
+    !matches!(key.first(), None | Some(b'S' | b'r' | b'k'))
+}
+
+/// Whether a row is a high-water mark.
+pub fn is_mark(key: &[u8]) -> bool {
+    key.first() == Some(&b'M')
+}
+
 /// What follows `range`'s row `last`.
 pub fn after(range: &KeyRange, last: Bytes) -> KeyRange {
     KeyRange { from: Bound::Excluded(last), to: range.to.clone() }

@@ -1,5 +1,6 @@
 //! The cluster looks after itself: nodes come, go, fill up and rot; copies, garbage and metadata are seen to.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod metadata;
 mod start;
 mod stopped_node;

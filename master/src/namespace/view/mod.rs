@@ -28,6 +28,11 @@ impl View {
         Self { source: Snapshot(reader), chunk_size }
     }
 
+    /// The rows themselves.
+    pub(crate) fn reader(&self) -> &dyn Reader {
+        self.source.0.as_ref()
+    }
+
     /// Walks depth first from `path` (empty: the whole tree, the root included). With references, a
     /// file that has many comes in several entries.
     pub fn walk(&self, path: &str, with_refs: bool) -> Result<Walk, FsError> {

@@ -1,0 +1,10 @@
+//! A data directory made from what was kept elsewhere, without a serving master.
+//!
+//! - [`from_dump`]: from the file that `cairn meta dump` has written.
+//!
+//! - [`moment`]: a time as people read it.
+//!
+//! `FORMAT` is written last: what was begun and not finished never serves.
+
+pub mod from_dump;
+pub mod moment;
