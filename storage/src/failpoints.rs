@@ -14,6 +14,12 @@ pub const AFTER_SYNC: &str = "storage.after-sync";
 pub const AFTER_INDEX: &str = "storage.after-index";
 /// The full segment is sealed, the next does not exist.
 pub const IN_ROLL_OVER: &str = "storage.in-roll-over";
+/// A copy has arrived from another node, it is not stored.
+pub const PULL_AFTER_FETCH: &str = "storage.pull-after-fetch";
+/// Every home has confirmed, nothing is dropped.
+pub const DROP_BEFORE_REMOVE: &str = "storage.drop-before-remove";
+/// Chunks are dropped, nobody has been told.
+pub const DROP_AFTER_REMOVE: &str = "storage.drop-after-remove";
 /// The directory has its skeleton, no FORMAT file.
 pub const IN_FORMAT: &str = "storage.in-format";
 

@@ -4,6 +4,7 @@
 //!
 //! - [`server`]: the only wiring. Opens the store, binds, serves, beats ([`heartbeat`]), stops in order.
 //! - [`service`]: gRPC in, gRPC out; checks what it receives and delegates.
+//! - [`repair`]: fetches what is missing here from other nodes ([`peer`]), drops what belongs elsewhere.
 //! - [`store`]: put, get, have, list, verify over one or several data directories; the index.
 //! - [`segment`]: append-only files of framed records.
 //! - [`disk`]: the seam to the file system, real or faulty.
@@ -21,6 +22,8 @@ pub mod format;
 pub mod heartbeat;
 pub mod io_pool;
 pub mod metrics;
+pub mod peer;
+pub mod repair;
 pub mod segment;
 pub mod server;
 pub mod service;

@@ -21,7 +21,7 @@ use cairn_daemon::{
 };
 use cairn_proto::{
     Malformed, NodeId,
-    handshake::{Doorkeeper, Token},
+    handshake::{Doorkeeper, Greeting, Token},
     limits::MESSAGE_MAX,
     pb::storage_service_server::StorageServiceServer,
     transport,
@@ -39,6 +39,8 @@ use crate::{
     format::{DataDir, FormatError},
     heartbeat::{self, Heartbeat},
     metrics,
+    peer::Peers,
+    repair::Repair,
     segment::writer::SegmentShape,
     service::{ChunkService, Stopping},
     status::Identity,
@@ -128,6 +130,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tracing::warn!(%address, "serving beyond this machine without --token-file: anybody who reaches this port can read and write");
     }
     let connected = Arc::new(AtomicBool::new(false));
+    let map = watch::Sender::new(None);
+    let peers = Peers::new(identity.fs, Greeting::new(Some(identity.fs), token.as_ref()));
+    let repair =
+        Arc::new(Repair::new(Arc::clone(&store), peers, identity.node_id, map.subscribe()));
     let metrics =
         page.map(|page| page.serve(Site::new(metrics::registry(&store, Arc::clone(&connected)))));
     let heartbeat = Heartbeat {
@@ -136,12 +142,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         node: heartbeat::describe(&identity, host, port, config.zone, &store),
         identity: Arc::clone(&identity),
         store: Arc::clone(&store),
-        map: watch::Sender::new(None),
+        map,
         connected: Arc::clone(&connected),
     };
     let service = StorageServiceServer::new(ChunkService::new(
         Arc::clone(&store),
         Arc::clone(&identity),
+        repair,
         stopping.clone(),
     ))
     .max_decoding_message_size(MESSAGE_MAX)

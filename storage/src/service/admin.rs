@@ -56,15 +56,13 @@ pub(super) async fn list_chunks(
     store: &Arc<Store>,
     request: &pb::ListChunksRequest,
 ) -> Result<pb::ListChunksResponse, Status> {
-    let after = match request.after.as_ref() {
-        [] => None,
-        id => Some(ChunkId::try_from(id)?),
-    };
+    let after = edge(&request.after)?;
+    let before = edge(&request.before)?;
     let limit = match request.limit as usize {
         0 => BATCH_CHUNKS,
         n => n.min(BATCH_CHUNKS),
     };
-    let chunks = store.list(after, limit).await?;
+    let chunks = store.list(after, before, limit).await?;
     Ok(pb::ListChunksResponse {
         end: chunks.len() < limit,
         chunks: chunks
@@ -73,10 +71,14 @@ pub(super) async fn list_chunks(
                 id: c.id.to_wire(),
                 stored_len: c.len,
                 touched_epoch: c.epoch,
-                ..Default::default()
+                uncounted: c.uncounted,
             })
             .collect(),
     })
+}
+
+fn edge(wire: &[u8]) -> Result<Option<ChunkId>, Malformed> {
+    if wire.is_empty() { Ok(None) } else { ChunkId::try_from(wire).map(Some) }
 }
 
 pub(super) async fn group_digests(

@@ -1,11 +1,12 @@
 //! The gRPC edge: converts, checks what was received, delegates to the [`Store`].
 //!
 //! [`unary`] has the two plain calls, [`put_stream`] and [`get_stream`] the streams that mounts use,
-//! [`verify`] the long check, [`admin`] the rest. No chunk logic in here.
+//! [`verify`] the long check, [`repair`] what makes and drops copies, [`admin`] the rest. No chunk logic in here.
 
 mod admin;
 mod get_stream;
 mod put_stream;
+mod repair;
 mod unary;
 mod verify;
 
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{status::Identity, store::Store};
+use crate::{repair::Repair, status::Identity, store::Store};
 
 /// What a streaming call answers with.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -29,6 +30,7 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct ChunkService {
     store: Arc<Store>,
     identity: Arc<Identity>,
+    repair: Arc<Repair>,
     stopping: Stopping,
 }
 
@@ -56,8 +58,13 @@ impl Stopping {
 
 impl ChunkService {
     /// Serves `store`.
-    pub fn new(store: Arc<Store>, identity: Arc<Identity>, stopping: Stopping) -> Self {
-        Self { store, identity, stopping }
+    pub fn new(
+        store: Arc<Store>,
+        identity: Arc<Identity>,
+        repair: Arc<Repair>,
+        stopping: Stopping,
+    ) -> Self {
+        Self { store, identity, repair, stopping }
     }
 }
 
@@ -167,16 +174,18 @@ impl StorageService for ChunkService {
 
     async fn pull_groups(
         &self,
-        _request: Request<pb::PullRequest>,
+        request: Request<pb::PullRequest>,
     ) -> Result<Response<Self::PullGroupsStream>, Status> {
-        Err(Status::unimplemented("this release does not pull groups"))
+        handshake::require(request.metadata())?;
+        repair::pull(&self.repair, request.get_ref(), self.stopping.clone()).map(Response::new)
     }
 
     async fn drop_group(
         &self,
-        _request: Request<pb::DropRequest>,
+        request: Request<pb::DropRequest>,
     ) -> Result<Response<pb::DropResponse>, Status> {
-        Err(Status::unimplemented("this release does not drop groups"))
+        handshake::require(request.metadata())?;
+        repair::leave(&self.repair, request.get_ref()).await.map(Response::new)
     }
 
     async fn scrub(

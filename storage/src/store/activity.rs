@@ -22,9 +22,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(&self, bytes: usize) {
-        self.chunks.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
+    /// One more, of this length.
+    pub fn add(&self, bytes: usize) {
+        self.add_many(1, bytes as u64);
+    }
+
+    /// So many more.
+    pub fn add_many(&self, chunks: u64, bytes: u64) {
+        self.chunks.fetch_add(chunks, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 
     /// How many chunks.

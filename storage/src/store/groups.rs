@@ -226,17 +226,27 @@ impl Counts<'_> {
     }
 }
 
-/// The ids of a group: from the first on, below the second.
+/// The ids of a group: greater than the first, less than the second.
 pub fn ids_of(group: Group, pg_bits: u32) -> (Option<ChunkId>, Option<ChunkId>) {
     let shift = BITS - pg_bits.min(BITS);
-    let edge = |group: u64| u32::try_from(group << shift).ok().and_then(first_id);
-    (edge(u64::from(group.0)), edge(u64::from(group.0) + 1))
+    let bucket = |group: u64| u32::try_from(group << shift).unwrap_or(BUCKETS);
+    let after = bucket(u64::from(group.0)).checked_sub(1).and_then(last_id);
+    (after, first_id(bucket(u64::from(group.0) + 1)))
 }
 
 /// The least id of a bucket; `None` for the one after the last.
 fn first_id(bucket: u32) -> Option<ChunkId> {
+    id_of(bucket, 0)
+}
+
+/// The greatest id of a bucket.
+fn last_id(bucket: u32) -> Option<ChunkId> {
+    id_of(bucket, 0xff)
+}
+
+fn id_of(bucket: u32, rest: u8) -> Option<ChunkId> {
     let head = u16::try_from(bucket).ok()?;
-    let mut bytes = [0; 32];
+    let mut bytes = [rest; 32];
     bytes[..2].copy_from_slice(&head.to_be_bytes());
     ChunkId::try_from(&bytes[..]).ok()
 }
@@ -371,8 +381,9 @@ mod tests {
             let id = ChunkId::of(&n.to_le_bytes());
             for pg_bits in [0, 1, 4, 10, 16] {
                 let group = Group::of(&id, pg_bits);
-                let (from, before) = ids_of(group, pg_bits);
-                assert!(from.is_none_or(|f| f <= id), "{id} {pg_bits}");
+                let (after, before) = ids_of(group, pg_bits);
+                assert!(after.is_none_or(|a| a < id), "{id} {pg_bits}");
+                assert_eq!(after.map(|a| Group::of(&a, pg_bits).0 + 1).unwrap_or(0), group.0);
                 assert!(before.is_none_or(|b| id < b), "{id} {pg_bits}");
                 assert_eq!(before.is_none(), group.0 + 1 == Group::count(pg_bits));
             }

@@ -25,4 +25,16 @@ impl Store {
             Some(entry.at.len)
         })
     }
+
+    /// Those that are not here, or damaged. What is in quarantine is here.
+    pub async fn missing<T: Send + 'static>(
+        self: &Arc<Self>,
+        chunks: Vec<T>,
+        id: impl Fn(&T) -> &ChunkId + Send + 'static,
+    ) -> Vec<T> {
+        let store = Arc::clone(self);
+        let is_here =
+            move |chunk: &T| store.volumes.iter().any(|v| v.good_entry(id(chunk)).is_some());
+        self.readers.run(move || chunks.into_iter().filter(|c| !is_here(c)).collect()).await
+    }
 }

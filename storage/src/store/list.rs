@@ -18,34 +18,43 @@ pub struct Listed {
     pub len: u32,
     /// Epoch in which it was last put or touched.
     pub epoch: u64,
+    /// Every copy is quarantined or damaged: no part of its group's digest.
+    pub uncounted: bool,
 }
 
 impl Store {
-    /// Up to `limit` chunks with ids greater than `after`.
+    /// Up to `limit` chunks with ids greater than `after` and less than `before`.
     ///
     /// # Errors
     /// `DiskFailed` when an index cannot be read.
     pub async fn list(
         self: &Arc<Self>,
         after: Option<ChunkId>,
+        before: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<Listed>, ChunkError> {
         let store = Arc::clone(self);
-        self.readers.run(move || store.list_now(after.as_ref(), limit)).await
+        self.readers.run(move || store.list_now(after.as_ref(), before.as_ref(), limit)).await
     }
 
-    pub(super) fn list_now(
+    fn list_now(
         &self,
         after: Option<&ChunkId>,
+        before: Option<&ChunkId>,
         limit: usize,
     ) -> Result<Vec<Listed>, ChunkError> {
         let floor = self.floor.load(Ordering::Acquire);
         let mut merged: BTreeMap<ChunkId, Listed> = BTreeMap::new();
         for volume in &self.volumes {
             for (id, entry) in volume.page(after, limit)? {
-                let epoch = entry.epoch.max(floor);
-                let listed = merged.entry(id).or_insert(Listed { id, len: entry.at.len, epoch });
+                if before.is_some_and(|before| id >= *before) {
+                    break;
+                }
+                let (epoch, uncounted) = (entry.epoch.max(floor), !volume.counts(&id, &entry));
+                let new = Listed { id, len: entry.at.len, epoch, uncounted };
+                let listed = merged.entry(id).or_insert(new);
                 listed.epoch = listed.epoch.max(epoch);
+                listed.uncounted &= uncounted;
             }
             while merged.len() > limit {
                 merged.pop_last();

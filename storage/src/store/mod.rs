@@ -13,11 +13,12 @@
 
 pub mod activity;
 pub mod damaged;
+mod drop_copies;
 mod get;
 pub mod groups;
 mod have;
 pub mod index;
-mod list;
+pub mod list;
 mod put;
 pub mod recovery;
 #[cfg(test)]

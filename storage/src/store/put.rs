@@ -40,21 +40,45 @@ impl Store {
         outcome
     }
 
+    /// Stores copies of chunks of other nodes, checked as [`Store::put`] does, each with the epoch that it
+    /// has there. The caller holds what [`Store::admit_put`] gave until this returns.
+    pub async fn put_copies(self: &Arc<Self>, copies: Vec<Record>) -> Outcome {
+        let store = Arc::clone(self);
+        let check = move || {
+            let mut outcome = Outcome::with_capacity(copies.len());
+            let mut pending = Vec::with_capacity(copies.len());
+            for (position, copy) in copies.into_iter().enumerate() {
+                outcome.push(store.check_data(&copy.id, &copy.data).map(|()| Put::Known));
+                if outcome[position].is_ok() {
+                    pending.push((position, copy));
+                }
+            }
+            (outcome, pending)
+        };
+        let (mut outcome, pending) = self.hashers.run(check).await;
+        self.write_all(pending, &mut outcome).await;
+        outcome
+    }
+
     async fn put_all(self: &Arc<Self>, chunks: Vec<Unchecked>, bytes: usize) -> Outcome {
         let store = Arc::clone(self);
-        let (mut outcome, mut pending) = if bytes <= INLINE {
+        let (mut outcome, pending) = if bytes <= INLINE {
             store.check(chunks)
         } else {
             self.hashers.run(move || store.check(chunks)).await
         };
+        self.write_all(pending, &mut outcome).await;
+        outcome
+    }
+
+    async fn write_all(&self, mut pending: Vec<Pending>, outcome: &mut Outcome) {
         // A disk may fail or fill up just now: then the chunk goes to the next.
         for _ in 0..self.volumes.len() {
             if pending.is_empty() {
                 break;
             }
-            pending = self.write(pending, &mut outcome).await;
+            pending = self.write(pending, outcome).await;
         }
-        outcome
     }
 
     /// Results of what needs no writing, and what needs it.
@@ -71,15 +95,17 @@ impl Store {
         (outcome, pending)
     }
 
-    /// `Ok` when the chunk is stored already, `NotFound` when it is good and has to be written.
-    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<Put, ChunkError> {
+    fn check_data(&self, id: &ChunkId, data: &Bytes) -> Result<(), ChunkError> {
         if data.is_empty() || data.len() > self.limits.chunk_size as usize {
             return Err(ChunkError::BadLength);
         }
+        if id.verify(data) { Ok(()) } else { Err(ChunkError::Mismatch) }
+    }
+
+    /// `Ok` when the chunk is stored already, `NotFound` when it is good and has to be written.
+    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<Put, ChunkError> {
         // Also of chunks that are stored: the answer must not depend on what others have put.
-        if !id.verify(data) {
-            return Err(ChunkError::Mismatch);
-        }
+        self.check_data(id, data)?;
         for volume in &self.volumes {
             if let Some(entry) = volume.good_entry(id) {
                 if entry.epoch < epoch {

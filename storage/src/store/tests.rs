@@ -449,7 +449,7 @@ async fn listing_pages_through_all_disks_in_order_and_epochs_are_kept() {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let page = rig.store().list(after, 7).await.unwrap();
+        let page = rig.store().list(after, None, 7).await.unwrap();
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         seen.extend(page);
@@ -461,9 +461,9 @@ async fn listing_pages_through_all_disks_in_order_and_epochs_are_kept() {
     let (id, _) = chunk(3);
     rig.store().have(vec![id], false).await;
     let epoch_of = |list: &[list::Listed]| list.iter().find(|c| c.id == id).unwrap().epoch;
-    assert_eq!(epoch_of(&rig.store().list(None, 1000).await.unwrap()), 7);
+    assert_eq!(epoch_of(&rig.store().list(None, None, 1000).await.unwrap()), 7);
     rig.store().have(vec![id], true).await;
-    assert_eq!(epoch_of(&rig.store().list(None, 1000).await.unwrap()), 8);
+    assert_eq!(epoch_of(&rig.store().list(None, None, 1000).await.unwrap()), 8);
     rig.reopen().await;
     assert_eq!(rig.store().epoch(), 8);
 }

@@ -110,6 +110,10 @@ impl VolumeState {
         self.index.get(id).map_err(|e| self.fail("read the index of", &e))
     }
 
+    fn entry_counts(&self, id: &ChunkId, _entry: &Entry) -> bool {
+        !self.failed.load(Ordering::Acquire) && !self.index.damaged().contains(id)
+    }
+
     pub(super) fn space(&self) -> io::Result<Space> {
         self.set.disk().space()
     }
@@ -241,6 +245,27 @@ impl Volume {
         Arc::downgrade(&state)
     }
 
+    /// The entry of a chunk, whatever is known of its bytes.
+    ///
+    /// # Errors
+    /// `DiskFailed` when the index cannot be read.
+    pub fn entry(&self, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
+        self.state.look_up(id)
+    }
+
+    /// Whether a copy with this entry counts in its group's digest.
+    pub fn counts(&self, id: &ChunkId, entry: &Entry) -> bool {
+        self.state.entry_counts(id, entry)
+    }
+
+    /// Takes out entries that are still as given; what went.
+    ///
+    /// # Errors
+    /// `DiskFailed` when the index cannot be written.
+    pub fn remove(&self, entries: &[(ChunkId, Entry)]) -> Result<Totals, ChunkError> {
+        self.state.index.remove(entries).map_err(|e| self.state.fail("write the index of", &e))
+    }
+
     /// Where its chunks lie.
     pub fn index(&self) -> &Index {
         &self.state.index
@@ -323,9 +348,7 @@ impl Volume {
 
 impl Holder for VolumeState {
     fn counts(&self, id: &ChunkId) -> bool {
-        !self.failed.load(Ordering::Acquire)
-            && !self.index.damaged().contains(id)
-            && self.index.get(id).is_ok_and(|entry| entry.is_some())
+        self.index.get(id).ok().flatten().is_some_and(|entry| self.entry_counts(id, &entry))
     }
 
     fn chunks(&self) -> u64 {
@@ -346,7 +369,7 @@ impl Holder for VolumeState {
             before.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.as_bytes()[..]));
         for entry in self.index.entries((from, before)) {
             let (id, entry) = entry.map_err(|_| ChunkError::DiskFailed)?;
-            if !self.index.damaged().contains(&id) {
+            if self.entry_counts(&id, &entry) {
                 tell(id, entry.at.len);
             }
         }
