@@ -9,15 +9,18 @@ use std::{
     process::ExitCode,
 };
 
-use cairn_daemon::{documents, log, metrics::page, notify, program::Program, size::Size};
+use cairn_daemon::{
+    documents, log, metrics::page, notify, program::Program, size::Size, span::Span,
+};
 use cairn_proto::limits::CHUNK_SIZE_DEFAULT;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::{
-    config::Config,
+    config::{Config, SCRUB_BANDWIDTH, SCRUB_PERIOD},
     format::{self, NewNode},
+    scrub::ScrubSettings,
     server,
 };
 
@@ -93,6 +96,18 @@ struct ServeArgs {
     /// Free bytes to keep on each disk [default: 1 GiB or 5 % of the disk, the smaller].
     #[arg(long, value_name = "BYTES", env = "CAIRN_RESERVE")]
     reserve: Option<Size>,
+    /// Read every chunk again within this time, to find damage while another node has a good copy: for
+    /// example 14d or 12h; 0: only with `cairn scrub --now`.
+    #[arg(long, value_name = "TIME", default_value_t = SCRUB_PERIOD, env = "CAIRN_SCRUB_PERIOD")]
+    scrub_period: Span,
+    /// Most bytes a second of each disk that are read for that.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = SCRUB_BANDWIDTH,
+        env = "CAIRN_SCRUB_BANDWIDTH"
+    )]
+    scrub_bandwidth: Size,
     /// Address on which to serve metrics for Prometheus at /metrics; none without it.
     #[arg(long, value_name = "HOST:PORT", value_parser = page::address, env = "CAIRN_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
@@ -165,6 +180,7 @@ fn serve(args: ServeArgs) -> Outcome {
         name: args.name,
         zone: args.zone,
         reserve: args.reserve.map(|size| size.0),
+        scrub: ScrubSettings { period: args.scrub_period.0, bandwidth: args.scrub_bandwidth.0 },
         metrics_listen: args.metrics_listen,
         token_file: args.token_file,
         ..Config::new(args.data, args.master)

@@ -5,6 +5,14 @@ use std::{
     path::PathBuf,
 };
 
+use cairn_daemon::{size::Size, span::Span};
+
+use crate::scrub::ScrubSettings;
+
+/// Everything is read again within this time.
+pub const SCRUB_PERIOD: Span = Span::days(14);
+/// Most bytes a second of each disk that are read again.
+pub const SCRUB_BANDWIDTH: Size = Size::mib(100);
 /// Length of a segment file in bytes.
 pub const SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -25,6 +33,8 @@ pub struct Config {
     pub zone: String,
     /// Free bytes to keep on each disk; default: 1 GiB or 5 % of the disk, the smaller.
     pub reserve: Option<u64>,
+    /// When and how fast everything is read again.
+    pub scrub: ScrubSettings,
     /// Address on which metrics are served, if any; port 0 picks one.
     pub metrics_listen: Option<SocketAddr>,
     /// File with the shared secret that callers must know.
@@ -50,6 +60,7 @@ impl Config {
             name: None,
             zone: String::new(),
             reserve: None,
+            scrub: ScrubSettings { period: SCRUB_PERIOD.0, bandwidth: SCRUB_BANDWIDTH.0 },
             metrics_listen: None,
             token_file: None,
             segment_bytes: SEGMENT_BYTES,

@@ -14,6 +14,10 @@ pub const AFTER_SYNC: &str = "storage.after-sync";
 pub const AFTER_INDEX: &str = "storage.after-index";
 /// The full segment is sealed, the next does not exist.
 pub const IN_ROLL_OVER: &str = "storage.in-roll-over";
+/// A chunk is found to be damaged, nothing knows of it.
+pub const DAMAGE_BEFORE_NOTE: &str = "storage.damage-before-note";
+/// That a chunk is damaged is noted durably.
+pub const DAMAGE_AFTER_NOTE: &str = "storage.damage-after-note";
 /// A copy has arrived from another node, it is not stored.
 pub const PULL_AFTER_FETCH: &str = "storage.pull-after-fetch";
 /// Every home has confirmed, nothing is dropped.

@@ -5,6 +5,7 @@
 //! - [`server`]: the only wiring. Opens the store, binds, serves, beats ([`heartbeat`]), stops in order.
 //! - [`service`]: gRPC in, gRPC out; checks what it receives and delegates.
 //! - [`repair`]: fetches what is missing here from other nodes ([`peer`]), drops what belongs elsewhere.
+//! - [`scrub`]: reads everything again from time to time.
 //! - [`store`]: put, get, have, list, verify over one or several data directories; the index.
 //! - [`segment`]: append-only files of framed records.
 //! - [`disk`]: the seam to the file system, real or faulty.
@@ -24,6 +25,7 @@ pub mod io_pool;
 pub mod metrics;
 pub mod peer;
 pub mod repair;
+pub mod scrub;
 pub mod segment;
 pub mod server;
 pub mod service;

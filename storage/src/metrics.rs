@@ -8,14 +8,18 @@ use std::sync::{
 
 use cairn_daemon::metrics::{Registry, registry::Samples};
 
-use crate::store::{Store, VolumeStatus};
+use crate::{
+    repair::Repair,
+    store::{Store, VolumeStatus},
+};
 
-/// Everything about `store`; `connected`: whether the master hears of it.
-pub fn registry(store: &Arc<Store>, connected: Arc<AtomicBool>) -> Registry {
+/// Everything about `store` and what `repair` does to it; `connected`: whether the master hears of it.
+pub fn registry(store: &Arc<Store>, repair: &Arc<Repair>, connected: Arc<AtomicBool>) -> Registry {
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     requests(&mut registry, store);
     budgets(&mut registry, store);
     disks(&mut registry, store);
+    upkeep(&mut registry, store, repair);
     registry.gauge(
         "cairn_storage_master_connected",
         "1 while this node is connected to the master",
@@ -90,6 +94,43 @@ fn budgets(registry: &mut Registry, store: &Arc<Store>) {
             samples.put(&[("operation", "put")], limits.put_bytes);
             samples.put(&[("operation", "get")], limits.get_bytes);
         },
+    );
+}
+
+fn upkeep(registry: &mut Registry, store: &Arc<Store>, repair: &Arc<Repair>) {
+    let read = Arc::clone(store);
+    registry.gauge(
+        "cairn_storage_damaged_chunks",
+        "Chunks whose bytes were found to be wrong and that are not healed yet",
+        move || read.damaged(),
+    );
+    let read = Arc::clone(store);
+    registry.gauge("cairn_storage_scrub_running", "1 while everything is read again", move || {
+        read.scrub_status().running
+    });
+    let mut counter = |name, help, value: fn((u64, u64, u64)) -> u64| {
+        let read = Arc::clone(store);
+        registry.counter(name, help, move || value(read.scrubbed().now()));
+    };
+    counter("cairn_storage_scrub_chunks", "Chunks read again by scrub", |(chunks, _, _)| chunks);
+    counter("cairn_storage_scrub_bytes", "Bytes of chunks read again by scrub", |(_, bytes, _)| {
+        bytes
+    });
+    counter("cairn_storage_scrub_damaged_chunks", "Chunks found wrong by scrub", |(_, _, n)| n);
+    let mut copies = |name, help, value: fn(&Repair) -> u64| {
+        let read = Arc::clone(repair);
+        registry.counter(name, help, move || value(&read));
+    };
+    copies("cairn_storage_pulled_chunks", "Chunks fetched from other nodes", |repair| {
+        repair.activity().pulled.chunks()
+    });
+    copies("cairn_storage_pulled_bytes", "Bytes of chunks fetched from other nodes", |repair| {
+        repair.activity().pulled.bytes()
+    });
+    copies(
+        "cairn_storage_dropped_chunks",
+        "Chunks dropped because they belong to other nodes, which have them",
+        |repair| repair.activity().dropped.chunks(),
     );
 }
 

@@ -41,6 +41,7 @@ use crate::{
     metrics,
     peer::Peers,
     repair::Repair,
+    scrub::Scrubber,
     segment::writer::SegmentShape,
     service::{ChunkService, Stopping},
     status::Identity,
@@ -98,6 +99,7 @@ pub struct Running {
     /// Who the node is.
     pub node_id: NodeId,
     metrics: Option<Page>,
+    scrubbing: JoinHandle<()>,
     stop: watch::Sender<bool>,
     heartbeat: JoinHandle<()>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -134,8 +136,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let peers = Peers::new(identity.fs, Greeting::new(Some(identity.fs), token.as_ref()));
     let repair =
         Arc::new(Repair::new(Arc::clone(&store), peers, identity.node_id, map.subscribe()));
-    let metrics =
-        page.map(|page| page.serve(Site::new(metrics::registry(&store, Arc::clone(&connected)))));
+    let scrubber = Arc::new(Scrubber::new(Arc::clone(&store), config.scrub));
+    let metrics = page.map(|page| {
+        page.serve(Site::new(metrics::registry(&store, &repair, Arc::clone(&connected))))
+    });
     let heartbeat = Heartbeat {
         master: config.master.clone(),
         token: token.clone(),
@@ -149,6 +153,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&store),
         Arc::clone(&identity),
         repair,
+        Arc::clone(&scrubber),
         stopping.clone(),
     ))
     .max_decoding_message_size(MESSAGE_MAX)
@@ -160,10 +165,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         incoming,
         async move { until.wait().await },
     ));
-    let heartbeat = tokio::spawn(heartbeat.run(stopping));
+    let heartbeat = tokio::spawn(heartbeat.run(stopping.clone()));
+    let scrubbing = tokio::spawn(async move { scrubber.run(stopping).await });
     tracing::info!(%address, node = %identity.node_id, name = %identity.name, "serving chunks");
     let node_id = identity.node_id;
-    Ok(Running { address, node_id, metrics, stop, heartbeat, serving, store, store_gone, dirs })
+    Ok(Running {
+        address,
+        node_id,
+        metrics,
+        scrubbing,
+        stop,
+        heartbeat,
+        serving,
+        store,
+        store_gone,
+        dirs,
+    })
 }
 
 impl Running {
@@ -174,11 +191,16 @@ impl Running {
 
     /// Stops cleanly; returns when the directories can be served by another.
     pub async fn stop(self) {
-        let Self { metrics, stop, heartbeat, mut serving, store, store_gone, dirs, .. } = self;
+        let Self {
+            metrics, scrubbing, stop, heartbeat, mut serving, store, store_gone, dirs, ..
+        } = self;
         if let Some(page) = metrics {
             page.stop().await;
         }
         stop.send_replace(true);
+        if scrubbing.await.is_err() {
+            tracing::error!("scrub panicked");
+        }
         if heartbeat.await.is_err() {
             tracing::error!("the heartbeat panicked");
         }

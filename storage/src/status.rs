@@ -41,6 +41,7 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         usage: Some(usage()),
         activity: Some(store.activity().into()),
         damaged_chunks: store.damaged(),
+        scrub: Some(store.scrub_status()),
         ..Default::default()
     }
 }

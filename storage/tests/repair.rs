@@ -91,6 +91,10 @@ impl TestNode {
         self.client.group_digests(request).await.unwrap().into_inner().groups
     }
 
+    async fn status(&mut self) -> pb::NodeStatusResponse {
+        self.client.node_status(pb::NodeStatusRequest {}).await.unwrap().into_inner()
+    }
+
     async fn listed(&mut self) -> HashSet<ChunkId> {
         let request = pb::ListChunksRequest { limit: 4096, ..Default::default() };
         let page = self.client.list_chunks(request).await.unwrap().into_inner();
@@ -194,14 +198,14 @@ async fn damage_is_never_copied_and_the_source_learns_of_it() {
     let failures: Vec<_> = messages.iter().flat_map(|m| &m.failures).collect();
     assert!(failures.iter().any(|f| f.contains("damaged on one")), "{failures:?}");
     assert_eq!(messages.last().unwrap().chunks_missing, 1);
-    let told = one.client.node_status(pb::NodeStatusRequest {}).await.unwrap().into_inner();
+    let told = one.status().await;
     assert!((1..=2).contains(&told.damaged_chunks), "{}", told.damaged_chunks);
     // The good copy heals the source.
     let read = |seed| pb::GetChunkRequest { chunk_id: ChunkId::of(&chunk(seed)).to_string() };
     assert_eq!(one.client.get_chunk(read(5)).await.unwrap_err().code(), Code::DataLoss);
     one.pull(&[new.wire.clone()]).await;
     assert_eq!(one.client.get_chunk(read(5)).await.unwrap().into_inner().data, chunk(5));
-    let told = one.client.node_status(pb::NodeStatusRequest {}).await.unwrap().into_inner();
+    let told = one.status().await;
     assert_eq!(told.damaged_chunks, 1);
 }
 
@@ -281,4 +285,44 @@ async fn requests_that_make_no_sense_are_refused() {
     let itself = pb::DropRequest { homes: vec![node.wire.clone()], ..Default::default() };
     assert_eq!(node.client.drop_group(itself).await.unwrap_err().code(), Code::InvalidArgument);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scrub_finds_damage_tells_it_and_the_other_copy_heals_it() {
+    let mut one = TestNode::start("one").await;
+    let mut two = TestNode::start("two").await;
+    one.put(0..60).await;
+    two.put(0..60).await;
+    assert_eq!(one.digests().await, two.digests().await);
+    for seed in 0..20 {
+        one.damage(seed);
+        two.damage(40 + seed);
+    }
+    for node in [&mut one, &mut two] {
+        let before = node.status().await.scrub.unwrap().passes;
+        node.client.scrub(pb::ScrubRequest {}).await.unwrap();
+        let through = async {
+            while node.status().await.scrub.unwrap().passes == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, through).await.unwrap();
+        let status = node.status().await;
+        let scrub = status.scrub.unwrap();
+        assert_eq!((status.damaged_chunks, scrub.damaged_found), (20, 20));
+        assert_eq!((scrub.chunks_checked, scrub.running), (60, false));
+        assert_eq!(node.digests().await.iter().map(|g| g.chunks).sum::<u64>(), 40);
+    }
+    let (first, second) = (one.wire.clone(), two.wire.clone());
+    one.pull(&[second]).await;
+    two.pull(&[first]).await;
+    for node in [&mut one, &mut two] {
+        assert_eq!(node.status().await.damaged_chunks, 0);
+        for seed in 0..60 {
+            let chunk_id = ChunkId::of(&chunk(seed)).to_string();
+            let read = node.client.get_chunk(pb::GetChunkRequest { chunk_id }).await.unwrap();
+            assert_eq!(read.into_inner().data, chunk(seed));
+        }
+    }
+    assert_eq!(one.digests().await, two.digests().await);
 }

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkRef, pb, status};
-use tokio::{sync::oneshot, time::Instant};
+use cairn_proto::{ChunkError, ChunkId, ChunkRef, pb, status};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tonic::{Status, Streaming};
 
 use super::{
@@ -15,6 +19,8 @@ use crate::rpc::connect::StorageClient;
 
 /// Chunks that one thread verifies in a go, so that two share a batch.
 const VERIFY: usize = 8;
+/// A node that is told of damage is waited for so long.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// One chunk from one node.
 pub(super) struct GetItem {
@@ -77,15 +83,28 @@ impl Cargo for Gets {
                 return;
             }
             let bytes = part.iter().map(|(_, answer)| answer.data.len()).sum();
-            self.hashing.submit(bytes, move || part.into_iter().for_each(verify)).await;
+            let (client, runtime) = (self.client.clone(), Handle::current());
+            let verify_all = move || {
+                for (item, answer) in part {
+                    let id = item.chunk.id;
+                    if verify(item, &answer) == Some(Wrong) {
+                        runtime.spawn(report(client.clone(), id));
+                    }
+                }
+            };
+            self.hashing.submit(bytes, verify_all).await;
         }
     }
 }
 
+/// What a node sent is not the chunk.
+#[derive(PartialEq, Eq)]
+struct Wrong;
+
 /// Copies what is right out of the batch's buffer: whoever keeps one chunk of it must not keep all.
-fn verify((item, answer): (GetItem, pb::GetItem)) {
+fn verify(item: GetItem, answer: &pb::GetItem) -> Option<Wrong> {
     if item.reply.is_closed() {
-        return;
+        return None;
     }
     let result = match &answer.error {
         Some(detail) => Err(status::chunk_error(detail)),
@@ -96,5 +115,14 @@ fn verify((item, answer): (GetItem, pb::GetItem)) {
         }
         None => Err(ChunkError::Damaged),
     };
+    let wrong = answer.error.is_none() && result.is_err();
     let _ = item.reply.send(result);
+    wrong.then_some(Wrong)
+}
+
+/// Has the node look at its copy itself: it then knows, and the copy is healed.
+async fn report(mut client: StorageClient, id: ChunkId) {
+    let request = pb::GetChunkRequest { chunk_id: id.to_string() };
+    // Its scrub finds it too, if later.
+    let _ = timeout(REPORT, client.get_chunk(request)).await;
 }

@@ -33,6 +33,7 @@ pub mod progress;
 mod reference_sort;
 pub mod rm;
 pub mod schema;
+pub mod scrub;
 mod spool;
 pub mod status;
 pub mod store;
@@ -58,7 +59,7 @@ const WRONG_USAGE: u8 = 2;
 #[derive(Parser, Debug)]
 #[command(name = "cairn", version, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 not done, or verify and fsck found something; 2 wrong usage; \
+    after_help = "Exit codes: 0 done; 1 not done, or verify, fsck or scrub found something; 2 wrong usage; \
                   130 interrupted by Ctrl+C; 141 the reader of the output went away."
 )]
 pub struct Cli {
@@ -92,6 +93,7 @@ enum Verb {
     Du(du::Du),
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
+    Scrub(scrub::Scrub),
     Meta(meta::Meta),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -149,6 +151,7 @@ impl Cli {
             Verb::Du(verb) => finish(verb.run(&connection)),
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
+            Verb::Scrub(verb) => block_on(verb.run(&connection)),
             Verb::Meta(verb) => finish(verb.run(&connection)),
             Verb::Schema(verb) => verb.run().map(|()| true),
         };

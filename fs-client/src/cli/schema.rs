@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::{
     analyze::report::AnalyzeReport, df::DfReport, du::DuReport, failure::Failure, fsck::FsckReport,
     info::report::InfoReport, list::ListReport, meta::DumpReport, monitor::model::Moment, output,
-    profile::ProfileReport, status::report::StatusReport, upload::UploadReport,
-    verify::VerifyReport,
+    profile::ProfileReport, scrub::ScrubsReport, status::report::StatusReport,
+    upload::UploadReport, verify::VerifyReport,
 };
 
 /// Print the JSON Schema of what a verb prints with --json
@@ -33,6 +33,7 @@ enum Report {
     List,
     Verify,
     Fsck,
+    Scrub,
     Upload,
     MetaDump,
 }
@@ -58,6 +59,7 @@ impl Report {
             Self::List => schemars::schema_for!(ListReport),
             Self::Verify => schemars::schema_for!(VerifyReport),
             Self::Fsck => schemars::schema_for!(FsckReport),
+            Self::Scrub => schemars::schema_for!(ScrubsReport),
             Self::Upload => schemars::schema_for!(UploadReport),
             Self::MetaDump => schemars::schema_for!(DumpReport),
         };

@@ -184,6 +184,15 @@ impl NodeAdmin {
         within(&self.peer, self.patience, client.node_status(pb::NodeStatusRequest {})).await
     }
 
+    /// Makes it begin to read everything again, at its own pace.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn scrub(&self) -> Result<pb::ScrubResponse, CallError> {
+        let mut client = self.client.clone();
+        within(&self.peer, self.patience, client.scrub(pb::ScrubRequest {})).await
+    }
+
     /// Reads and hashes every chunk there; progress about once a second.
     ///
     /// # Errors

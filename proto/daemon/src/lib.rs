@@ -18,4 +18,5 @@ pub mod notify;
 pub mod print_config;
 pub mod program;
 pub mod size;
+pub mod span;
 pub mod usage;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{repair::Repair, status::Identity, store::Store};
+use crate::{repair::Repair, scrub::Scrubber, status::Identity, store::Store};
 
 /// What a streaming call answers with.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -31,6 +31,7 @@ pub struct ChunkService {
     store: Arc<Store>,
     identity: Arc<Identity>,
     repair: Arc<Repair>,
+    scrubber: Arc<Scrubber>,
     stopping: Stopping,
 }
 
@@ -62,9 +63,10 @@ impl ChunkService {
         store: Arc<Store>,
         identity: Arc<Identity>,
         repair: Arc<Repair>,
+        scrubber: Arc<Scrubber>,
         stopping: Stopping,
     ) -> Self {
-        Self { store, identity, repair, stopping }
+        Self { store, identity, repair, scrubber, stopping }
     }
 }
 
@@ -190,8 +192,9 @@ impl StorageService for ChunkService {
 
     async fn scrub(
         &self,
-        _request: Request<pb::ScrubRequest>,
+        request: Request<pb::ScrubRequest>,
     ) -> Result<Response<pb::ScrubResponse>, Status> {
-        Err(Status::unimplemented("this release does not scrub"))
+        handshake::require(request.metadata())?;
+        Ok(Response::new(pb::ScrubResponse { was_running: self.scrubber.begin() }))
     }
 }

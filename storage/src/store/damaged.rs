@@ -40,13 +40,15 @@ impl Damaged {
         self.any.load(Ordering::Acquire) && self.lock().contains(id)
     }
 
-    /// It is good again, or gone.
-    pub fn forget(&self, id: &ChunkId) {
-        if self.any.load(Ordering::Acquire) {
-            let mut ids = self.lock();
-            ids.remove(id);
-            self.any.store(!ids.is_empty(), Ordering::Release);
+    /// It is good again, or gone; whether it was known to be damaged.
+    pub fn forget(&self, id: &ChunkId) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
         }
+        let mut ids = self.lock();
+        let was = ids.remove(id);
+        self.any.store(!ids.is_empty(), Ordering::Release);
+        was
     }
 
     /// How many there are.

@@ -27,6 +27,27 @@ impl Store {
         }
         Ok(gone)
     }
+
+    /// Takes out copies that are known to be damaged where another disk here has a good one. Blocks.
+    pub(super) fn drop_damaged(&self, ids: &[ChunkId]) {
+        for (n, volume) in self.volumes.iter().enumerate().filter(|(_, v)| v.damaged() > 0) {
+            let healed = |id: &&ChunkId| {
+                let mut others = self.volumes.iter().enumerate().filter(|(other, _)| *other != n);
+                volume.is_damaged(id) && others.any(|(_, other)| other.read_verified(id).is_ok())
+            };
+            let entries = ids
+                .iter()
+                .filter(healed)
+                .filter_map(|id| volume.entry(id).ok().flatten().map(|entry| (*id, entry)));
+            let entries: Vec<_> = entries.collect();
+            if !entries.is_empty() && volume.remove(&entries).is_ok() {
+                tracing::info!(
+                    chunks = entries.len(),
+                    "damaged copies are gone: another disk has good ones"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! keyspace "marks"   key: segment u64 (be)     value: offset u64: everything before it is in "chunks"
 //! keyspace "state"   key: "totals"             value: chunks u64, payload bytes u64
 //!                    key: "epoch"              value: u64
+//!                    key: "scrub"              value: see [`Pass`]
 //! ```
 //!
 //! Entries, marks and totals of a group are one batch, so a mark never promises more than is there.
@@ -34,6 +35,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use super::{
     damaged::Damaged,
     groups::{Counts, Groups},
+    scrub::Pass,
 };
 use crate::segment::{Location, SegmentId};
 
@@ -259,9 +261,26 @@ impl Index {
         for (id, len) in counted {
             groups.remove(id, len);
         }
-        removed.into_iter().for_each(|id| self.known_damaged.forget(id));
+        for id in removed {
+            self.known_damaged.forget(id);
+        }
         self.store_totals(totals);
         Ok(gone)
+    }
+
+    /// The chunk was read and is right: the disk could not read it for a while.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn note_good(&self, id: &ChunkId) -> Result<(), IndexError> {
+        let _writing = self.lock();
+        let Some(entry) = self.get(id)? else { return Ok(()) };
+        let mut groups = self.counting.change();
+        if self.known_damaged.forget(id) {
+            groups.add(id, entry.at.len);
+            self.damaged.remove(id.as_bytes().as_slice())?;
+        }
+        Ok(())
     }
 
     /// The record at `at` is damaged. Durable; nothing happens when the chunk lies elsewhere by now.
@@ -376,6 +395,22 @@ impl Index {
     pub fn store_epoch(&self, epoch: u64) -> Result<(), IndexError> {
         self.state.insert("epoch", epoch.to_le_bytes().as_slice())?;
         self.sync()
+    }
+
+    /// How far scrub was; `None` when it never ran, or a newer release stored it.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn scrub(&self) -> Result<Option<Pass>, IndexError> {
+        Ok(self.state.get("scrub")?.and_then(|value| Pass::decode(&value)))
+    }
+
+    /// Stores how far scrub is, for the next start. Power loss may take it.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub fn store_scrub(&self, pass: &[u8]) -> Result<(), IndexError> {
+        Ok(self.state.insert("scrub", pass)?)
     }
 
     /// Makes everything durable, so that a start after power loss has little to scan.

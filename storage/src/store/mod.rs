@@ -21,6 +21,7 @@ pub mod index;
 pub mod list;
 mod put;
 pub mod recovery;
+pub mod scrub;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -41,7 +42,7 @@ pub use put::Put;
 pub use verify::Checked;
 pub use volume::{Volume, VolumeSetup, VolumeStatus};
 
-use self::{activity::Activity, groups::Groups};
+use self::{activity::Activity, groups::Groups, scrub::ScrubActivity};
 use crate::io_pool::IoPool;
 
 /// Most bytes of chunks in one answer to a get, one chunk excepted.
@@ -77,6 +78,7 @@ pub struct Store {
     get_budget: Arc<Semaphore>,
     activity: Activity,
     groups: Arc<Groups>,
+    scrubbed: ScrubActivity,
     /// Last, so that it is dropped after the volumes: tells that their files are free.
     _gone: oneshot::Sender<()>,
 }
@@ -93,6 +95,7 @@ impl Store {
         groups.watch(volumes.iter().map(Volume::holder).collect());
         let store = Self {
             groups,
+            scrubbed: ScrubActivity::default(),
             volumes,
             limits,
             epoch: AtomicU64::new(epoch),

@@ -71,13 +71,19 @@ impl Store {
         outcome
     }
 
-    async fn write_all(&self, mut pending: Vec<Pending>, outcome: &mut Outcome) {
+    async fn write_all(self: &Arc<Self>, mut pending: Vec<Pending>, outcome: &mut Outcome) {
+        let damaged = self.damaged() > 0;
+        let ids: Vec<_> = pending.iter().filter(|_| damaged).map(|(_, record)| record.id).collect();
         // A disk may fail or fill up just now: then the chunk goes to the next.
         for _ in 0..self.volumes.len() {
             if pending.is_empty() {
                 break;
             }
             pending = self.write(pending, outcome).await;
+        }
+        if !ids.is_empty() && self.volumes.len() > 1 {
+            let store = Arc::clone(self);
+            self.readers.run(move || store.drop_damaged(&ids)).await;
         }
     }
 

@@ -24,11 +24,13 @@ use super::{
     groups::{Groups, Holder},
     index::{Counting, Entry, Index, Totals},
     recovery::{Recovered, RecoveryError, recover},
+    scrub::Pass,
     writer::{self, Job, Outcome, QUEUE_LEN},
 };
 use crate::{
     capacity,
     disk::{Disk, Space},
+    failpoints::{self, DAMAGE_AFTER_NOTE, DAMAGE_BEFORE_NOTE},
     segment::{
         set::SegmentSet,
         writer::{Record, SegmentShape},
@@ -76,6 +78,7 @@ pub struct Volume {
     state: Arc<VolumeState>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) pass: Mutex<Pass>,
 }
 
 /// What `status` shows of a volume.
@@ -140,9 +143,11 @@ impl Volume {
             syncs: Latency::default(),
             failure: Notify::new(),
         });
+        let pass = state.index.scrub().ok().flatten().unwrap_or_default();
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
-        Ok(Self { state, jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)) })
+        let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
+        Ok(Self { state, jobs, thread, pass: Mutex::new(pass) })
     }
 
     /// Stores verified chunks; returns when they are durable or have failed.
@@ -195,15 +200,24 @@ impl Volume {
     /// # Errors
     /// `NotFound` or `Damaged`.
     pub fn read(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
+        if self.is_damaged(id) {
+            return Err(ChunkError::Damaged);
+        }
         self.read_where(id, |_| true)
     }
 
-    /// Reads a chunk and checks its hash.
+    /// Reads a chunk and checks its hash, whatever is known of it.
     ///
     /// # Errors
     /// `NotFound` or `Damaged`.
     pub fn read_verified(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
-        self.read_where(id, |data| id.verify(data))
+        let data = self.read_where(id, |data| id.verify(data))?;
+        if self.is_damaged(id)
+            && let Err(e) = self.state.index.note_good(id)
+        {
+            tracing::warn!(disk = %self.state.name, chunk = %id, "cannot note that it is good again: {e}");
+        }
+        Ok(data)
     }
 
     /// What is unreadable or not `good` is noted, unless the chunk was moved while it was read.
@@ -229,9 +243,16 @@ impl Volume {
         if !self.state.index.damaged().contains(id) {
             tracing::error!(%disk, chunk = %id, "damaged: its bytes do not match its id, or cannot be read");
         }
+        failpoints::hit(DAMAGE_BEFORE_NOTE);
         if let Err(e) = self.state.index.note_damaged(id, entry.at) {
             tracing::warn!(%disk, chunk = %id, "cannot note durably that it is damaged: {e}");
         }
+        failpoints::hit(DAMAGE_AFTER_NOTE);
+    }
+
+    /// Whether the chunk is known to be damaged here.
+    pub fn is_damaged(&self, id: &ChunkId) -> bool {
+        self.state.index.damaged().contains(id)
     }
 
     /// Number of chunks that are known to be damaged.

@@ -91,6 +91,10 @@ impl StatusReport {
             for disk in node.disks.iter().filter(|d| d.failed) {
                 ill.push(format!("{} of {} failed", disk.path, node.name));
             }
+            if node.damaged_chunks > 0 {
+                let chunks = units::plural(node.damaged_chunks, "damaged chunk");
+                ill.push(format!("{chunks} on {}", node.name));
+            }
         }
         if !self.degraded_groups.is_empty() {
             ill.push(format!(

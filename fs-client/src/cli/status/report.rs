@@ -114,6 +114,31 @@ pub struct NodeReport {
     pub disks: Vec<DiskReport>,
     /// What it has done since it started.
     pub activity: ActivityReport,
+    /// How far it is with reading everything again.
+    pub scrub: ScrubReport,
+    /// Copies there that are known to be damaged and not healed yet.
+    pub damaged_chunks: u64,
+}
+
+/// How far a node is with reading everything again: numbers of the pass that runs, or of the last.
+#[derive(Clone, Copy, Default, Serialize, JsonSchema)]
+pub struct ScrubReport {
+    /// Whether it reads now.
+    pub running: bool,
+    /// Chunks read.
+    pub chunks_checked: u64,
+    /// Bytes of `chunks_checked`.
+    pub bytes_checked: u64,
+    /// Chunks that there were when it began.
+    pub chunks_total: u64,
+    /// Chunks whose bytes were wrong.
+    pub damaged_found: u64,
+    /// Passes that were finished.
+    pub passes: u64,
+    /// When the pass began, in seconds since 1970; 0: never.
+    pub started_unix: u64,
+    /// When the last finished one was, in seconds since 1970; 0: none was.
+    pub finished_unix: u64,
 }
 
 /// One data directory of a node.
@@ -192,7 +217,7 @@ impl From<pb::StatusResponse> for StatusReport {
             fs: status.fs_uuid,
             healthy: status.degraded_groups.is_empty()
                 && !nodes.is_empty()
-                && nodes.iter().all(|n| n.state == "up" && n.disks.iter().all(|d| !d.failed)),
+                && nodes.iter().all(NodeReport::is_well),
             master: MasterReport {
                 address: status.listen,
                 version: status.version,
@@ -247,6 +272,8 @@ impl From<pb::NodeStatus> for NodeReport {
             free_bytes: 0,
             disks: Vec::new(),
             activity: ActivityReport::from(pb::NodeActivity::default()),
+            scrub: ScrubReport::default(),
+            damaged_chunks: 0,
         };
         report.take(status);
         report
@@ -264,6 +291,10 @@ fn address(host: &str, port: u32) -> String {
 }
 
 impl NodeReport {
+    fn is_well(&self) -> bool {
+        self.state == "up" && self.damaged_chunks == 0 && self.disks.iter().all(|d| !d.failed)
+    }
+
     /// Takes over what the node says about itself.
     pub fn take(&mut self, status: pb::NodeStatusResponse) {
         let disks: Vec<_> = status.disks.into_iter().map(DiskReport::from).collect();
@@ -279,6 +310,8 @@ impl NodeReport {
         self.capacity_bytes = working().map(|d| d.capacity_bytes).sum();
         self.free_bytes = working().map(|d| d.free_bytes).sum();
         self.activity = status.activity.unwrap_or_default().into();
+        self.scrub = status.scrub.unwrap_or_default().into();
+        self.damaged_chunks = status.damaged_chunks;
         self.disks = disks;
     }
 }
@@ -306,6 +339,21 @@ impl From<pb::NodeActivity> for ActivityReport {
             chunks_got: a.chunks_got,
             bytes_got: a.bytes_got,
             failures: a.failures,
+        }
+    }
+}
+
+impl From<pb::ScrubStatus> for ScrubReport {
+    fn from(s: pb::ScrubStatus) -> Self {
+        Self {
+            running: s.running,
+            chunks_checked: s.chunks_checked,
+            bytes_checked: s.bytes_checked,
+            chunks_total: s.chunks_total,
+            damaged_found: s.damaged_found,
+            passes: s.passes,
+            started_unix: s.started_unix,
+            finished_unix: s.finished_unix,
         }
     }
 }
