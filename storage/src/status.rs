@@ -42,7 +42,6 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         activity: Some(store.activity().into()),
         damaged_chunks: store.damaged(),
         scrub: Some(store.scrub_status()),
-        ..Default::default()
     }
 }
 

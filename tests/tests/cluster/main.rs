@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod metadata;
+mod pull;
+mod scrub;
 mod start;
 mod stopped_node;
