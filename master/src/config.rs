@@ -15,6 +15,11 @@ pub const DOWN_AFTER_DEFAULT: u64 = 30;
 /// Milliseconds that an acknowledged operation may stay short of power-safe.
 pub const SYNC_INTERVAL_DEFAULT: u64 = 100;
 
+/// Seconds between two backups of the metadata into the storage nodes.
+pub const BACKUP_INTERVAL_DEFAULT: u64 = 60;
+/// How many of them are kept.
+pub const BACKUP_GENERATIONS_DEFAULT: usize = 3;
+
 /// Which engine keeps the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum EngineKind {
@@ -46,6 +51,10 @@ pub struct Config {
     pub down_after: Duration,
     /// Longest time between an acknowledged operation and its being safe against power loss.
     pub sync_interval: Duration,
+    /// Time between two backups of the metadata into the storage nodes; zero: none.
+    pub backup_interval: Duration,
+    /// How many of them are kept; at least one.
+    pub backup_generations: usize,
 }
 
 impl Config {
@@ -61,6 +70,8 @@ impl Config {
             suspect_after: Duration::from_millis(SUSPECT_AFTER_DEFAULT),
             down_after: Duration::from_secs(DOWN_AFTER_DEFAULT),
             sync_interval: Duration::from_millis(SYNC_INTERVAL_DEFAULT),
+            backup_interval: Duration::from_secs(BACKUP_INTERVAL_DEFAULT),
+            backup_generations: BACKUP_GENERATIONS_DEFAULT,
         }
     }
 }

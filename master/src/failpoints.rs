@@ -18,6 +18,13 @@ pub const SYNC_AFTER: &str = "sync-after";
 /// A part of a dump or backup was loaded, others are still to come.
 pub const LOAD_BATCH: &str = "load-batch";
 
+/// All chunks of a backup are durable and noted, it is not finished.
+pub const BACKUP_CHUNKS: &str = "backup-chunks";
+/// A backup is finished here, no node has its root.
+pub const BACKUP_FINISHED: &str = "backup-finished";
+/// Nodes have the root of a backup, older ones are not forgotten.
+pub const BACKUP_ROOTS: &str = "backup-roots";
+
 /// Every name that a serving master passes under any load, for tests that go through all of them.
 pub const ALL: &[&str] = &[EXECUTED, COMMIT_BEFORE, COMMIT_AFTER, SYNC_BEFORE, SYNC_AFTER];
 

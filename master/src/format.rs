@@ -267,7 +267,7 @@ where
     write_durably(dir, FORMAT_FILE, format.to_json().as_bytes())
 }
 
-fn must_be_empty(dir: &Path) -> Result<(), FormatError> {
+pub(crate) fn must_be_empty(dir: &Path) -> Result<(), FormatError> {
     let mut entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -2,6 +2,7 @@
 
 mod acl;
 mod activity;
+mod backup;
 pub mod cli;
 pub mod clock;
 mod cluster;

@@ -10,7 +10,7 @@ use cairn_daemon::metrics::Registry;
 use cairn_proto::NodeState;
 
 use crate::{
-    activity::Activity, cluster::Cluster, op_thread::OpQueue,
+    activity::Activity, backup::Progress, cluster::Cluster, op_thread::OpQueue,
     session::registry::Registry as Sessions, sync_thread::Durability,
 };
 
@@ -21,11 +21,12 @@ pub(crate) struct Sources {
     pub(crate) durability: Arc<Durability>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) backups: Arc<Progress>,
 }
 
 /// Everything about a master whose data is in `data`.
 pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
-    let Sources { activity, ops, durability, sessions, cluster } = sources;
+    let Sources { activity, ops, durability, sessions, cluster, backups } = sources;
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     operations(&mut registry, &activity);
     registry.gauges(
@@ -50,6 +51,7 @@ pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
     );
     nodes_and_groups(&mut registry, &cluster, &activity);
     namespace(&mut registry, &activity);
+    metadata_backups(&mut registry, &backups);
     disk(&mut registry, data);
     registry
 }
@@ -157,6 +159,36 @@ fn namespace(registry: &mut Registry, activity: &Arc<Activity>) {
         "cairn_master_referenced_bytes",
         "What the chunks of all files take, each counted as often as it is referred to",
         move || read.stored().counters.referenced_bytes,
+    );
+}
+
+fn metadata_backups(registry: &mut Registry, backups: &Arc<Progress>) {
+    let read = Arc::clone(backups);
+    registry.counters(
+        "cairn_master_backups",
+        "Backups of the metadata into the storage nodes, by result",
+        move |samples| {
+            let status = read.status();
+            samples.put(&[("result", "ok")], status.done);
+            samples.put(&[("result", "error")], status.failed);
+        },
+    );
+    let read = Arc::clone(backups);
+    registry.gauges(
+        "cairn_master_backup_time_seconds",
+        "Until when the newest backup has everything, in seconds since 1970; absent before the first",
+        move |samples| {
+            let status = read.status();
+            if status.generation != 0 {
+                samples.put(&[], status.current_unix_ms / 1000);
+            }
+        },
+    );
+    let read = Arc::clone(backups);
+    registry.gauge(
+        "cairn_master_backup_bytes",
+        "Length of the newest backup of the metadata, one copy",
+        move || read.status().bytes,
     );
 }
 

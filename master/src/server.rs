@@ -38,6 +38,7 @@ use uuid::Uuid;
 
 use crate::{
     activity::Activity,
+    backup::{Progress, schedule::Schedule},
     clock::SystemClock,
     cluster::{Cluster, membership::Patience, publish},
     config::{Config, EngineKind},
@@ -210,6 +211,7 @@ impl Parts {
             durability: Arc::clone(&self.durability),
             sessions: Arc::clone(&service.sessions.registry),
             cluster: Arc::clone(&service.cluster),
+            backups: Arc::clone(&service.backups),
         };
         Site::new(metrics::registry(sources, &config.data))
     }
@@ -265,7 +267,19 @@ fn assemble(
         incarnation,
         stopping: stopping.clone(),
     });
-    let tasks = background(&cluster, &registry, &ops, config.session_expiry);
+    let mut tasks = background(&cluster, &registry, &ops, config.session_expiry);
+    let chunks = ChunkClient::new(greeting);
+    let backups = Arc::new(Progress::default());
+    let schedule = Schedule {
+        ops: ops.clone(),
+        cluster: Arc::clone(&cluster),
+        chunks: chunks.clone(),
+        format: format.clone(),
+        progress: Arc::clone(&backups),
+        interval: config.backup_interval,
+        generations: config.backup_generations,
+    };
+    tasks.spawn(schedule.run());
     let service = Arc::new(Service {
         format,
         address,
@@ -278,7 +292,8 @@ fn assemble(
         ops,
         sessions,
         cluster,
-        chunks: ChunkClient::new(greeting),
+        chunks,
+        backups,
         scans: Arc::new(Semaphore::new(SCANS)),
     });
     Ok(Parts { service, durability, op_thread, sync_thread, tasks, failed })

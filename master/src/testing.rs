@@ -335,6 +335,20 @@ type Nothing<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>
 
 #[tonic::async_trait]
 impl StorageService for TestStorage {
+    async fn keep_backup(
+        &self,
+        _: Request<pb::KeepBackupRequest>,
+    ) -> Result<Response<pb::KeepBackupResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
+    async fn backups(
+        &self,
+        _: Request<pb::BackupsRequest>,
+    ) -> Result<Response<pb::BackupsResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
     type PutStream = Nothing<pb::PutBatchReply>;
     type GetStream = Nothing<pb::GetBatchReply>;
     type VerifyStream = Nothing<pb::VerifyProgress>;

@@ -27,6 +27,9 @@ pub const DROP_AFTER_REMOVE: &str = "storage.drop-after-remove";
 /// The directory has its skeleton, no FORMAT file.
 pub const IN_FORMAT: &str = "storage.in-format";
 
+/// The root of a backup is written, it does not have its name.
+pub const IN_BACKUP: &str = "storage.in-backup";
+
 /// Dies here if told to.
 #[cfg(feature = "failpoints")]
 pub fn hit(point: &'static str) {

@@ -6,6 +6,7 @@
 //! DIR/LOCK       flock while a node serves from it
 //! DIR/segments/  see [`crate::segment::format`]
 //! DIR/index/     see [`crate::store::index`]
+//! DIR/backups/   see [`crate::backups`]; made when the first comes
 //! ```
 //!
 //! Directories have mode 0700. FORMAT is written last, under another name, synced, renamed.

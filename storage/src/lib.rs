@@ -8,12 +8,14 @@
 //! - [`scrub`]: reads everything again from time to time.
 //! - [`store`]: put, get, have, list, verify over one or several data directories; the index.
 //! - [`segment`]: append-only files of framed records.
+//! - [`backups`]: roots of backups of the master's metadata.
 //! - [`disk`]: the seam to the file system, real or faulty.
 //!
 //! What holds: a put that was answered is durable, whatever is killed or loses power; a chunk is stored
 //! under the SHA-256 of its bytes or not at all; nothing that comes from the wire or the disk makes the
 //! process panic; memory is bounded by configuration.
 
+pub mod backups;
 pub mod capacity;
 pub mod cli;
 pub mod config;

@@ -34,6 +34,7 @@ use tokio::{
 use tonic::{service::interceptor::InterceptedService, transport::server::TcpIncoming};
 
 use crate::{
+    backups::Backups,
     config::Config,
     disk::RealDisk,
     format::{DataDir, FormatError},
@@ -154,6 +155,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&identity),
         repair,
         Arc::clone(&scrubber),
+        Arc::new(Backups::new(dirs.iter().map(|dir| dir.path.as_path()))),
         stopping.clone(),
     ))
     .max_decoding_message_size(MESSAGE_MAX)

@@ -166,6 +166,20 @@ fn no<T>() -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl StorageService for Service {
+    async fn keep_backup(
+        &self,
+        _: Request<pb::KeepBackupRequest>,
+    ) -> Result<Response<pb::KeepBackupResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
+    async fn backups(
+        &self,
+        _: Request<pb::BackupsRequest>,
+    ) -> Result<Response<pb::BackupsResponse>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
+
     type PutStream = ReceiverStream<Result<pb::PutBatchReply, Status>>;
     type GetStream = ReceiverStream<Result<pb::GetBatchReply, Status>>;
     type VerifyStream = ReceiverStream<Result<pb::VerifyProgress, Status>>;

@@ -112,7 +112,8 @@ impl Namespace {
         Ok(parts)
     }
 
-    pub(super) fn note_degraded(&mut self, groups: &[u32]) -> Result<(), FsError> {
+    /// Groups that were written to fewer nodes than wanted.
+    pub fn note_degraded(&mut self, groups: &[u32]) -> Result<(), FsError> {
         if groups.iter().any(|group| *group >= 1 << PG_BITS_MAX) {
             return Err(FsError::InvalidArgument);
         }

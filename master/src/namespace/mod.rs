@@ -8,6 +8,7 @@
 
 mod accessed;
 mod acls;
+mod backups;
 mod clone_range;
 mod cluster;
 mod commit;
@@ -50,6 +51,7 @@ use crate::{
     },
 };
 
+pub(crate) use backups::IDS_PER_ROW as BACKUP_IDS_PER_ROW;
 pub use locks::LockFreed;
 pub use repair::Remedy;
 pub use view::{Finding, FsckProgress, View, Walk};
@@ -184,6 +186,8 @@ pub struct Namespace {
     settled: bool,
     reclaim: reclaim::Progress,
     commits: u32,
+    changes: u64,
+    backups: u64,
 }
 
 impl Namespace {
@@ -215,6 +219,8 @@ impl Namespace {
             settled: false,
             reclaim: reclaim::Progress::at_start(),
             commits: 0,
+            changes: 0,
+            backups: 0,
         };
         if schema.is_none() {
             namespace.make_root()?;
@@ -289,10 +295,12 @@ impl Namespace {
         if self.counters != self.committed_counters {
             self.group.put_row(keys::counters(), &CountersRow::from(self.counters));
         }
+        let changed = self.group.changes_file_system();
         failpoints::hit(failpoints::COMMIT_BEFORE);
         self.group.commit(self.ids.incarnation())?;
         failpoints::hit(failpoints::COMMIT_AFTER);
         self.committed_counters = self.counters;
+        self.changes += u64::from(changed);
         Ok(())
     }
 

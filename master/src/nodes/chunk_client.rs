@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -27,16 +27,16 @@ const CONNECTIONS_MAX: usize = 256;
 type Client = StorageServiceClient<InterceptedService<Channel, Greeting>>;
 
 /// Connections to the nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ChunkClient {
     greeting: Greeting,
-    clients: Mutex<HashMap<String, Client>>,
+    clients: Arc<Mutex<HashMap<String, Client>>>,
 }
 
 impl ChunkClient {
     /// Greets every node with `greeting`.
     pub(crate) fn new(greeting: Greeting) -> Self {
-        Self { greeting, clients: Mutex::default() }
+        Self { greeting, clients: Arc::default() }
     }
 
     fn client(&self, node: &Node) -> Result<Client, ChunkError> {
@@ -109,6 +109,28 @@ impl ChunkClient {
         let mut client = self.client(node)?;
         let request = pb::PutChunkRequest { chunk_id: id.to_string(), data };
         within(client.put_chunk(Request::new(request))).await.map(|_| ())
+    }
+
+    /// Roots of backups that `node` keeps.
+    pub(crate) async fn backups(&self, node: &Node) -> Result<Vec<pb::SealedBackup>, ChunkError> {
+        let mut client = self.client(node)?;
+        Ok(within(client.backups(Request::new(pb::BackupsRequest {}))).await?.backups)
+    }
+
+    /// The newest epoch of garbage collection that `node` knows.
+    pub(crate) async fn gc_epoch(&self, node: &Node) -> Result<u64, ChunkError> {
+        let mut client = self.client(node)?;
+        Ok(within(client.node_status(Request::new(pb::NodeStatusRequest {}))).await?.gc_epoch)
+    }
+
+    /// Gives `node` the root of a backup; durable there when this returns.
+    pub(crate) async fn keep_backup(
+        &self,
+        node: &Node,
+        request: pb::KeepBackupRequest,
+    ) -> Result<(), ChunkError> {
+        let mut client = self.client(node)?;
+        within(client.keep_backup(Request::new(request))).await.map(|_| ())
     }
 }
 

@@ -18,15 +18,15 @@ mod scan;
 mod status;
 mod targets;
 
-pub(crate) use self::master::Edge;
+pub(crate) use self::{dump::unix_ms, master::Edge};
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
 use crate::{
-    activity::Activity, cluster::Cluster, format::Format, nodes::chunk_client::ChunkClient,
-    op_thread::OpQueue, session::stream::Sessions,
+    activity::Activity, backup::Progress, cluster::Cluster, format::Format,
+    nodes::chunk_client::ChunkClient, op_thread::OpQueue, session::stream::Sessions,
 };
 
 /// Everything that calls are answered from.
@@ -49,6 +49,8 @@ pub(crate) struct Service {
     pub(crate) cluster: Arc<Cluster>,
     /// Connections to the nodes.
     pub(crate) chunks: ChunkClient,
+    /// How backups of the metadata fare.
+    pub(crate) backups: Arc<Progress>,
     /// Walks and checks that may run at once.
     pub(crate) scans: Arc<Semaphore>,
 }

@@ -48,6 +48,7 @@ impl Service {
             usage: Some(usage()),
             operations: self.activity.operations(),
             data_dir: self.data_dir.clone(),
+            backup: Some(self.backups.status()),
         })
     }
 

@@ -43,6 +43,11 @@ impl Group {
         self.writes.is_empty()
     }
 
+    /// Whether a dump would be another one after it.
+    pub fn changes_file_system(&self) -> bool {
+        self.writes.keys().any(|key| keys::is_portable(key))
+    }
+
     /// What is written from now on can be undone.
     pub fn begin(&mut self) {
         self.undo.clear();

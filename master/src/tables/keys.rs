@@ -21,6 +21,7 @@
 //! | `r` | session(8) seq(8) | the stored `Reply` |
 //! | `n` | node UUID(16) | a `Node` message |
 //! | `k` | ino(8) session(8) owner(8) space(1) | [`LocksRow`](super::rows::LocksRow): locks of one owner on one file |
+//! | `b` | generation(8) part(8) | [`BackupRow`](super::rows::BackupRow): chunks of a kept backup |
 //! | `g` | group(4) | nothing: a group that was written to too few nodes |
 
 use std::ops::Bound;
@@ -121,6 +122,10 @@ pub fn locks(ino: u64, session: u64, owner: u64, space: u8) -> Bytes {
 pub fn node(id: NodeId) -> Bytes {
     key(b'n', &[], id.0.as_bytes())
 }
+/// A part of a backup that is kept.
+pub fn backup(generation: u64, part: u64) -> Bytes {
+    key(b'b', &[generation, part], &[])
+}
 /// A degraded placement group.
 pub fn degraded(group: u32) -> Bytes {
     key(b'g', &[], &group.to_be_bytes())
@@ -159,6 +164,8 @@ pub enum Table {
     Degraded,
     /// `k`
     Locks,
+    /// `b`
+    Backups,
 }
 
 impl Table {
@@ -179,6 +186,7 @@ impl Table {
             Self::Nodes => b'n',
             Self::Degraded => b'g',
             Self::Locks => b'k',
+            Self::Backups => b'b',
         }
     }
 
@@ -209,9 +217,9 @@ pub const fn everything() -> KeyRange {
 }
 
 /// Whether a row belongs to the file system rather than to the master that serves it: sessions, their
-/// replies and their locks mean nothing to another master.
+/// replies and their locks mean nothing to another master, and which backups are kept is no part of one.
 pub fn is_portable(key: &[u8]) -> bool {
-    !matches!(key.first(), None | Some(b'S' | b'r' | b'k'))
+    !matches!(key.first(), None | Some(b'S' | b'r' | b'k' | b'b'))
 }
 
 /// Whether a row is a high-water mark.
@@ -325,6 +333,7 @@ mod tests {
             node(id),
             degraded(1),
             locks(1, 1, 1, 1),
+            backup(1, 1),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
     }

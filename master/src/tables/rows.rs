@@ -332,6 +332,17 @@ pub struct SpanRow {
     pub pid: u32,
 }
 
+/// A part of a backup of the metadata that lies in the storage nodes.
+#[derive(Clone, PartialEq, Message)]
+pub struct BackupRow {
+    /// Ids of chunks, 32 bytes each.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub ids: Bytes,
+    /// With the last part: the root, a `BackupRoot`. Without it the backup was not finished.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub root: Bytes,
+}
+
 /// What exists.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct CountersRow {

@@ -4,6 +4,7 @@
 //! [`verify`] the long check, [`repair`] what makes and drops copies, [`admin`] the rest. No chunk logic in here.
 
 mod admin;
+mod backups;
 mod get_stream;
 mod put_stream;
 mod repair;
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{repair::Repair, scrub::Scrubber, status::Identity, store::Store};
+use crate::{backups::Backups, repair::Repair, scrub::Scrubber, status::Identity, store::Store};
 
 /// What a streaming call answers with.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -32,6 +33,7 @@ pub struct ChunkService {
     identity: Arc<Identity>,
     repair: Arc<Repair>,
     scrubber: Arc<Scrubber>,
+    backups: Arc<Backups>,
     stopping: Stopping,
 }
 
@@ -64,9 +66,10 @@ impl ChunkService {
         identity: Arc<Identity>,
         repair: Arc<Repair>,
         scrubber: Arc<Scrubber>,
+        backups: Arc<Backups>,
         stopping: Stopping,
     ) -> Self {
-        Self { store, identity, repair, scrubber, stopping }
+        Self { store, identity, repair, scrubber, backups, stopping }
     }
 }
 
@@ -162,6 +165,22 @@ impl StorageService for ChunkService {
     ) -> Result<Response<pb::NodeStatusResponse>, Status> {
         handshake::require(request.metadata())?;
         Ok(Response::new(admin::node_status(self).await))
+    }
+
+    async fn keep_backup(
+        &self,
+        request: Request<pb::KeepBackupRequest>,
+    ) -> Result<Response<pb::KeepBackupResponse>, Status> {
+        handshake::require(request.metadata())?;
+        backups::keep(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn backups(
+        &self,
+        request: Request<pb::BackupsRequest>,
+    ) -> Result<Response<pb::BackupsResponse>, Status> {
+        handshake::require(request.metadata())?;
+        Ok(Response::new(backups::all(self).await))
     }
 
     async fn group_digests(

@@ -1,6 +1,7 @@
 //! The cluster looks after itself: nodes come, go, fill up and rot; copies, garbage and metadata are seen to.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod metadata;
 mod pull;
 mod scrub;

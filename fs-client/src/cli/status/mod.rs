@@ -1,5 +1,6 @@
 //! `cairn status`: what is up, how much is stored, what lacks copies.
 
+mod backup;
 pub mod report;
 
 use clap::Args;
@@ -63,6 +64,7 @@ impl StatusReport {
             "Ratios         deduplication {:.2}, replication {:.2} (wanted: {})",
             self.dedup_ratio, self.replication_ratio, self.replicas
         );
+        println!("Backup         {}", self.backup.line());
         println!("Health         {}", self.health());
         self.print_nodes();
         self.print_sessions();

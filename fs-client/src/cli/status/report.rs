@@ -4,6 +4,7 @@ use cairn_proto::{NodeState, pb};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use super::backup::BackupReport;
 use crate::cli::{output::JSON_VERSION, units};
 
 /// The cluster as the master knows it. `cairn status --json`
@@ -56,6 +57,8 @@ pub struct StatusReport {
     pub degraded_groups: Vec<u32>,
     /// How often the master has done each kind of operation.
     pub operations: Vec<OperationReport>,
+    /// Backups of the master's metadata into the nodes.
+    pub backup: BackupReport,
 }
 
 /// The master's process.
@@ -245,6 +248,7 @@ impl From<pb::StatusResponse> for StatusReport {
             groups: 1 << map.pg_bits.min(16),
             degraded_groups: status.degraded_groups,
             operations: status.operations.into_iter().map(OperationReport::from).collect(),
+            backup: BackupReport::from(status.backup.unwrap_or_default()),
             nodes,
         }
     }

@@ -28,6 +28,11 @@ impl View {
         Self { source: Snapshot(reader), chunk_size }
     }
 
+    /// The same snapshot as a source of rows.
+    pub(super) fn source(&self) -> Snapshot {
+        self.source.clone()
+    }
+
     /// The rows themselves.
     pub(crate) fn reader(&self) -> &dyn Reader {
         self.source.0.as_ref()

@@ -1,5 +1,7 @@
 //! The command line of `cairn-master`: the only place that writes to standard output.
 
+mod restore;
+
 use std::{
     env,
     ffi::OsString,
@@ -21,8 +23,9 @@ use uuid::Uuid;
 
 use crate::{
     config::{
-        Config, DOWN_AFTER_DEFAULT, EngineKind, LISTEN_DEFAULT, SESSION_EXPIRY_DEFAULT,
-        SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
+        BACKUP_GENERATIONS_DEFAULT, BACKUP_INTERVAL_DEFAULT, Config, DOWN_AFTER_DEFAULT,
+        EngineKind, LISTEN_DEFAULT, SESSION_EXPIRY_DEFAULT, SUSPECT_AFTER_DEFAULT,
+        SYNC_INTERVAL_DEFAULT,
     },
     format::{Format, PG_BITS_DEFAULT},
     rebuild::{from_dump, moment},
@@ -47,6 +50,8 @@ enum Verb {
     Info(InfoArgs),
     /// Make a directory the data directory of the file system in a dump of `cairn meta dump`
     Load(LoadArgs),
+    /// Make a directory the data directory of a lost master, from the backup that lies in its storage nodes
+    RestoreFromNodes(restore::RestoreArgs),
     /// Write man pages and completions into a directory
     #[command(hide = true)]
     Documents {
@@ -137,6 +142,14 @@ struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = SYNC_INTERVAL_DEFAULT,
           value_parser = clap::value_parser!(u64).range(0..=60_000), env = "CAIRN_SYNC_INTERVAL")]
     sync_interval: u64,
+    /// Every so often the metadata is backed up into the storage nodes, if it changed; 0 turns that off
+    #[arg(long, value_name = "SECONDS", default_value_t = BACKUP_INTERVAL_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(0..=86_400), env = "CAIRN_BACKUP_INTERVAL")]
+    backup_interval: u64,
+    /// How many of these backups are kept
+    #[arg(long, value_name = "N", default_value_t = BACKUP_GENERATIONS_DEFAULT as u64,
+          value_parser = clap::value_parser!(u64).range(1..=32), env = "CAIRN_BACKUP_GENERATIONS")]
+    backup_generations: u64,
 }
 
 /// The command line, with a daemon among its verbs.
@@ -156,6 +169,10 @@ pub fn run() -> ExitCode {
         Verb::Serve(args) => serve(args),
         Verb::Info(args) => info(&args),
         Verb::Load(args) => load(&args),
+        Verb::RestoreFromNodes(args) => {
+            log::to_stderr();
+            args.run()
+        }
         Verb::Documents { dir } => documents::write(program().command(), &dir)
             .map_err(|e| format!("cannot write documents into {}: {e}", dir.display())),
     };
@@ -230,6 +247,9 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         suspect_after: Duration::from_millis(args.suspect_after),
         down_after: Duration::from_secs(args.down_after),
         sync_interval: Duration::from_millis(args.sync_interval),
+        backup_interval: Duration::from_secs(args.backup_interval),
+        backup_generations: usize::try_from(args.backup_generations)
+            .unwrap_or(BACKUP_GENERATIONS_DEFAULT),
         data: args.data,
     };
     // One thread for the network beside the op thread and the sync thread: a second worker would only
