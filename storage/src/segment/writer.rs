@@ -1,7 +1,9 @@
 //! [`SegmentWriter`]: the segment that grows. One per data directory, owned by its writer thread.
 //!
 //! [`SegmentWriter::append`] writes records, [`SegmentWriter::sync`] makes them durable. After a failed
-//! sync nothing here may be used again: the kernel may have dropped the very pages that failed.
+//! sync the kernel may have dropped the very pages that failed, so nothing that was appended since the
+//! last good one may be counted on, and nothing here may be used again; except when the disk was full:
+//! then the segment is given up, cut back to what was synced before the next one is made.
 
 use std::{
     io::{self, IoSlice},
@@ -46,6 +48,10 @@ struct Active {
     allocated: u64,
     written_back: u64,
     dirty: bool,
+    /// End of what is durable.
+    synced: u64,
+    /// A sync has failed because the disk was full: what lies beyond `synced` is not to be trusted.
+    given_up: bool,
 }
 
 /// See the module.
@@ -92,8 +98,7 @@ impl SegmentWriter {
                 segment.file.sync()?;
             }
             if at < shape.bytes {
-                active =
-                    Some(Active { segment, at, allocated: at, written_back: at, dirty: false });
+                active = Some(Active::new(segment, at));
             }
         }
         Ok(Self { set, shape, active, next })
@@ -142,13 +147,15 @@ impl SegmentWriter {
     /// Then the disk is not to be written to again.
     pub fn sync(&mut self) -> io::Result<()> {
         match &mut self.active {
-            Some(active) if active.dirty => {
-                active.segment.file.sync()?;
-                active.dirty = false;
-                Ok(())
-            }
+            Some(active) if active.given_up => Err(io::ErrorKind::StorageFull.into()),
+            Some(active) if active.dirty => active.sync(),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether records that were appended and not synced are lost, because the disk is full.
+    pub fn has_given_up(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.given_up)
     }
 
     /// Cuts the unused rest off and syncs; the next append makes a new segment.
@@ -156,17 +163,22 @@ impl SegmentWriter {
     /// # Errors
     /// As for [`SegmentWriter::sync`].
     pub fn seal(&mut self) -> io::Result<()> {
-        if let Some(active) = self.active.take() {
-            active.segment.file.truncate(active.at)?;
-            active.segment.file.sync()?;
+        if let Some(active) = &mut self.active {
+            let end = if active.given_up { active.synced } else { active.at };
+            active.segment.file.truncate(end)?;
+            active.sync()?;
         }
+        self.active = None;
         Ok(())
     }
 
     /// The active segment with at least `need` bytes allocated ahead.
     fn active_with_room(&mut self, need: u64) -> io::Result<&mut Active> {
         let full = self.active.as_ref().is_some_and(|a| {
-            a.allocated - a.at < need && a.at > HEADER_LEN && a.at + need > self.shape.bytes
+            a.given_up
+                || (a.allocated - a.at < need
+                    && a.at > HEADER_LEN
+                    && a.at + need > self.shape.bytes)
         });
         if full {
             self.seal()?;
@@ -197,24 +209,43 @@ impl SegmentWriter {
         self.next = id.next();
         let segment = Segment { id, salt, file };
         self.set.insert(segment.clone());
-        Ok(Active {
-            segment,
-            at: HEADER_LEN,
-            allocated: HEADER_LEN,
-            written_back: HEADER_LEN,
-            dirty: false,
-        })
+        Ok(Active::new(segment, HEADER_LEN))
     }
 }
 
+/// Whether the disk has no room left: that passes, and nothing is broken.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl Active {
+    /// Goes on at `at`, up to where everything is durable.
+    fn new(segment: Segment, at: u64) -> Self {
+        Self {
+            segment,
+            at,
+            allocated: at,
+            written_back: at,
+            dirty: false,
+            synced: at,
+            given_up: false,
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.segment.file.sync().inspect_err(|e| self.given_up |= is_full(e))?;
+        self.dirty = false;
+        self.synced = self.at;
+        Ok(())
+    }
+
     /// Reserves the next step up to `whole`, or where the file system has not that much left, what is
     /// needed.
     fn allocate(&mut self, need: u64, whole: u64) -> io::Result<()> {
         let step = (self.at / 32).max(STEP_MIN);
         let mut len = need.max(whole.min(need + step));
         match self.segment.file.allocate(len) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && need < len => {
+            Err(e) if is_full(&e) && need < len => {
                 len = need;
                 self.segment.file.allocate(len)?;
             }

@@ -1,13 +1,16 @@
 //! The get stream: batches of ids in, batches of chunks out, in the order in which they are read.
 //!
 //! Bounds: the room for an answer is taken before it is read and given back when it has left the
-//! queue; a client that takes no answer for [`PATIENCE`] loses its stream, so it cannot hold the room
-//! of others.
+//! queue; a client that takes no answer for [`PATIENCE`] loses its stream, and while others wait for the
+//! room that it holds, after [`CROWDED`] already.
 
 use std::{sync::Arc, time::Duration};
 
 use cairn_proto::{ChunkId, pb};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, timeout},
+};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -16,6 +19,8 @@ use crate::store::Store;
 
 const UNANSWERED: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
+const CROWDED: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(250);
 
 type Answer = (Result<pb::GetBatchReply, Status>, Option<OwnedSemaphorePermit>);
 
@@ -57,8 +62,7 @@ async fn accept(
         let (store, answers, stuck) = (Arc::clone(store), answers.clone(), Arc::clone(stuck));
         tokio::spawn(async move {
             let reply = read(&store, batch.seq, ids).await;
-            let sent = answers.send_timeout((Ok(reply), Some(room)), PATIENCE).await;
-            if let Err(mpsc::error::SendTimeoutError::Timeout(_)) = sent {
+            if let Delivered::Stuck = deliver(&store, &answers, (Ok(reply), Some(room))).await {
                 tracing::warn!("a client takes no answers: its read stream ends");
                 stuck.notify_one();
             }
@@ -66,6 +70,32 @@ async fn accept(
         });
     }
     Ok(())
+}
+
+enum Delivered {
+    /// It is in the queue, or the client is gone.
+    Done,
+    /// The client takes nothing.
+    Stuck,
+}
+
+async fn deliver(store: &Store, answers: &mpsc::Sender<Answer>, answer: Answer) -> Delivered {
+    let since = Instant::now();
+    loop {
+        match timeout(LOOK, answers.reserve()).await {
+            Ok(Ok(place)) => {
+                place.send(answer);
+                return Delivered::Done;
+            }
+            Ok(Err(_)) => return Delivered::Done,
+            Err(_) => {
+                let patience = if store.gets_wait() { CROWDED } else { PATIENCE };
+                if since.elapsed() >= patience {
+                    return Delivered::Stuck;
+                }
+            }
+        }
+    }
 }
 
 async fn read(store: &Arc<Store>, seq: u64, ids: Vec<ChunkId>) -> pb::GetBatchReply {

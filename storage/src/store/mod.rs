@@ -76,6 +76,7 @@ pub struct Store {
     readers: IoPool,
     put_budget: Arc<Semaphore>,
     get_budget: Arc<Semaphore>,
+    waiting_gets: AtomicU64,
     activity: Activity,
     groups: Arc<Groups>,
     scrubbed: ScrubActivity,
@@ -106,6 +107,7 @@ impl Store {
             readers: IoPool::new(READERS),
             put_budget: Arc::new(Semaphore::new(kib(limits.put_bytes))),
             get_budget: Arc::new(Semaphore::new(kib(limits.get_bytes))),
+            waiting_gets: AtomicU64::new(0),
             activity: Activity::default(),
             _gone: gone,
         };
@@ -186,7 +188,15 @@ impl Store {
     pub async fn admit_get(&self, chunks: usize) -> OwnedSemaphorePermit {
         let chunk = u64::from(self.limits.chunk_size);
         let bytes = (chunks as u64 * chunk).min(GET_BATCH_BYTES.max(chunk));
-        admit(&self.get_budget, bytes, self.limits.get_bytes).await
+        let waits = Waits::new(&self.waiting_gets);
+        let room = admit(&self.get_budget, bytes, self.limits.get_bytes).await;
+        drop(waits);
+        room
+    }
+
+    /// Whether somebody waits for room for an answer.
+    pub fn gets_wait(&self) -> bool {
+        self.waiting_gets.load(Ordering::Acquire) > 0
     }
 
     /// For people and heartbeats. Blocks briefly.
@@ -233,6 +243,22 @@ impl Store {
             }
         }
         Err(why)
+    }
+}
+
+/// Counts one who waits.
+struct Waits<'a>(&'a AtomicU64);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -37,6 +37,9 @@ use crate::{
     },
 };
 
+/// Bytes that the index needs to be free for its background work.
+const INDEX_ROOM: u64 = 64 * 1024 * 1024;
+
 /// What a volume is made of.
 pub struct VolumeSetup {
     /// What people call it: its path.
@@ -111,6 +114,14 @@ impl VolumeState {
 
     pub(super) fn look_up(&self, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
         self.index.get(id).map_err(|e| self.fail("read the index of", &e))
+    }
+
+    /// Whether the index may be written to. It could not go on after a write that found the disk full,
+    /// so what can wait is not tried when something else has used up most of the reserve.
+    fn index_room(&self) -> Result<(), ChunkError> {
+        let least = (self.reserve / 2).min(INDEX_ROOM);
+        let space = self.space().map_err(|e| self.fail("ask for free space on", &e))?;
+        if space.free < least { Err(ChunkError::NoSpace) } else { Ok(()) }
     }
 
     fn entry_counts(&self, id: &ChunkId, _entry: &Entry) -> bool {
@@ -192,6 +203,7 @@ impl Volume {
     /// # Errors
     /// `DiskFailed` when the index cannot be written.
     pub fn touch(&self, ids: &[ChunkId], epoch: u64) -> Result<(), ChunkError> {
+        self.state.index_room()?;
         self.state.index.touch(ids, epoch).map_err(|e| self.state.fail("write the index of", &e))
     }
 

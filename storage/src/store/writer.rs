@@ -25,7 +25,7 @@ use crate::{
     segment::{
         Location, SegmentId,
         format::record_len,
-        writer::{Record, SegmentWriter},
+        writer::{Record, SegmentWriter, is_full},
     },
 };
 
@@ -78,6 +78,8 @@ struct Group {
     touched: Vec<(ChunkId, u64)>,
     marks: BTreeMap<SegmentId, u64>,
     bytes: u64,
+    /// The disk was full when records of it were to be synced: all of it fails.
+    lost: bool,
 }
 
 impl Writer {
@@ -153,6 +155,9 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
+        if group.lost {
+            return Err(ChunkError::NoSpace);
+        }
         let bytes = records
             .iter()
             .map(|r| record_len(u32::try_from(r.data.len()).unwrap_or(u32::MAX)))
@@ -163,7 +168,11 @@ impl Writer {
         }
         let places = match self.writer.append(records) {
             Ok(places) => places,
-            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => return Err(ChunkError::NoSpace),
+            Err(e) if is_full(&e) => {
+                // Nothing more for this group: the next append cuts off what it has written.
+                group.lost |= self.writer.has_given_up();
+                return Err(ChunkError::NoSpace);
+            }
             Err(e) => return Err(self.state.fail("write to", &e)),
         };
         failpoints::hit(AFTER_APPEND);
@@ -192,10 +201,16 @@ impl Writer {
         if self.state.failed.load(Ordering::Acquire) {
             return Err(ChunkError::DiskFailed);
         }
+        if group.lost {
+            return Err(ChunkError::NoSpace);
+        }
         let state = &self.state;
         if !group.entries.is_empty() {
             let started = Instant::now();
-            self.writer.sync().map_err(|e| state.fail("sync", &e))?;
+            self.writer.sync().map_err(|e| match is_full(&e) {
+                true => ChunkError::NoSpace,
+                false => state.fail("sync", &e),
+            })?;
             state.syncs.record(started.elapsed());
             failpoints::hit(AFTER_SYNC);
             state

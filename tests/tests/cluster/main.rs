@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backup;
+mod full_disk;
 mod metadata;
+mod overload;
 mod pull;
 mod scrub;
 mod start;
