@@ -12,6 +12,14 @@ pub const SESSION_EXPIRY_DEFAULT: u64 = 60;
 pub const SUSPECT_AFTER_DEFAULT: u64 = 1500;
 /// Seconds of silence that make a storage node down.
 pub const DOWN_AFTER_DEFAULT: u64 = 30;
+/// Seconds that a storage node is down before its copies are made elsewhere.
+pub const OUT_AFTER_DEFAULT: u64 = 60;
+/// Seconds after a start in which repair waits for all storage nodes.
+pub const SAFE_MODE_GRACE_DEFAULT: u64 = 30;
+/// Bytes a second that repair writes to each storage node.
+pub const REPAIR_BANDWIDTH_DEFAULT: u64 = 256 << 20;
+/// Pulls of repair that run at once.
+pub const REPAIR_CONCURRENCY_DEFAULT: usize = 4;
 /// Milliseconds that an acknowledged operation may stay short of power-safe.
 pub const SYNC_INTERVAL_DEFAULT: u64 = 100;
 
@@ -49,6 +57,14 @@ pub struct Config {
     pub suspect_after: Duration,
     /// Silence that makes a node down.
     pub down_after: Duration,
+    /// How long a node is down before its copies are made elsewhere.
+    pub out_after: Duration,
+    /// How long after a start repair waits for all nodes, if at least one copy of everything is there.
+    pub safe_mode_grace: Duration,
+    /// Bytes a second that repair writes to each node; 0: as fast as it goes.
+    pub repair_bandwidth: u64,
+    /// Pulls of repair that run at once, over all nodes; 0: nothing is repaired.
+    pub repair_concurrency: usize,
     /// Longest time between an acknowledged operation and its being safe against power loss.
     pub sync_interval: Duration,
     /// Time between two backups of the metadata into the storage nodes; zero: none.
@@ -69,6 +85,10 @@ impl Config {
             session_expiry: Duration::from_secs(SESSION_EXPIRY_DEFAULT),
             suspect_after: Duration::from_millis(SUSPECT_AFTER_DEFAULT),
             down_after: Duration::from_secs(DOWN_AFTER_DEFAULT),
+            out_after: Duration::from_secs(OUT_AFTER_DEFAULT),
+            safe_mode_grace: Duration::from_secs(SAFE_MODE_GRACE_DEFAULT),
+            repair_bandwidth: REPAIR_BANDWIDTH_DEFAULT,
+            repair_concurrency: REPAIR_CONCURRENCY_DEFAULT,
             sync_interval: Duration::from_millis(SYNC_INTERVAL_DEFAULT),
             backup_interval: Duration::from_secs(BACKUP_INTERVAL_DEFAULT),
             backup_generations: BACKUP_GENERATIONS_DEFAULT,

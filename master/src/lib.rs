@@ -16,6 +16,7 @@ pub mod namespace;
 mod nodes;
 mod op_thread;
 pub mod rebuild;
+mod repair;
 pub mod server;
 mod service;
 mod session;

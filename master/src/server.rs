@@ -20,7 +20,6 @@ use cairn_daemon::{
     },
 };
 use cairn_proto::{
-    ClusterMap,
     handshake::{Doorkeeper, Greeting},
     limits::MESSAGE_MAX,
     pb::master_service_server::MasterServiceServer,
@@ -40,7 +39,7 @@ use crate::{
     activity::Activity,
     backup::{Progress, schedule::Schedule},
     clock::SystemClock,
-    cluster::{Cluster, membership::Patience, publish},
+    cluster::{Cluster, administration, membership::Patience, publish},
     config::{Config, EngineKind},
     engine::{
         Engine, EngineError,
@@ -52,6 +51,7 @@ use crate::{
     namespace::{Namespace, OpenError, Params},
     nodes::{chunk_client::ChunkClient, probe::Prober},
     op_thread::{self, Failure, OpQueue},
+    repair::{self, Limits, Repair},
     service::{Edge, Service},
     session::{expiry, push, registry::Registry, stream::Sessions},
     sync_thread::{self, Durability},
@@ -228,15 +228,7 @@ fn assemble(
     let failed = failure.subscribe();
     let failure = Arc::new(failure);
     let greeting = Greeting::new(Some(format.fs_uuid), config.token.as_ref());
-    let map = ClusterMap {
-        epoch: namespace.next_map_epoch()?,
-        nodes: namespace.nodes()?,
-        pg_bits: format.pg_bits,
-        replicas: format.replicas,
-        min_replicas: format.min_replicas,
-    };
-    let patience = Patience { suspect_after: config.suspect_after, down_after: config.down_after };
-    let cluster = Cluster::new(patience, map, Prober::new(greeting.clone()));
+    let cluster = cluster(config, &format, &mut namespace, &greeting)?;
     let registry = Arc::new(Registry::new(namespace.sessions(), Instant::now()));
     let incarnation = namespace.incarnation();
     let durability = Arc::new(Durability::default());
@@ -280,6 +272,16 @@ fn assemble(
         generations: config.backup_generations,
     };
     tasks.spawn(schedule.run());
+    let limits =
+        Limits { bandwidth: config.repair_bandwidth, concurrency: config.repair_concurrency };
+    let repair = Repair::new(
+        Arc::clone(&cluster),
+        chunks.clone(),
+        ops.clone(),
+        Arc::clone(&activity),
+        limits,
+    );
+    tasks.spawn(repair::run(Arc::clone(&repair)));
     let service = Arc::new(Service {
         format,
         address,
@@ -292,11 +294,33 @@ fn assemble(
         ops,
         sessions,
         cluster,
+        repair,
         chunks,
         backups,
         scans: Arc::new(Semaphore::new(SCANS)),
     });
     Ok(Parts { service, durability, op_thread, sync_thread, tasks, failed })
+}
+
+/// The cluster as it was known before this start.
+fn cluster(
+    config: &Config,
+    format: &Format,
+    namespace: &mut Namespace,
+    greeting: &Greeting,
+) -> Result<Arc<Cluster>, EngineError> {
+    let patience = Patience {
+        suspect_after: config.suspect_after,
+        down_after: config.down_after,
+        out_after: config.out_after,
+    };
+    Ok(Cluster::new(
+        patience,
+        config.safe_mode_grace,
+        (namespace.next_map_epoch()?, format.pg_bits),
+        administration::known(namespace, format)?,
+        Prober::new(greeting.clone()),
+    ))
 }
 
 fn background(

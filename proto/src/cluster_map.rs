@@ -35,6 +35,14 @@ impl NodeState {
         }
     }
 
+    /// Whether copies belong there in the long run.
+    pub const fn is_home(self) -> bool {
+        match self {
+            Self::Up | Self::Suspect | Self::Down | Self::Maintenance => true,
+            Self::Out | Self::Draining => false,
+        }
+    }
+
     /// Whether a read tries it among the first.
     pub const fn reads_first(self) -> bool {
         match self {

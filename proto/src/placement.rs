@@ -73,10 +73,16 @@ impl ClusterMap {
 
     /// All nodes with a weight, in the order in which `group` prefers them, whatever their states.
     pub fn order(&self, group: Group) -> Vec<&Node> {
+        self.order_of(group, |_| true)
+    }
+
+    /// The nodes with a weight that `counts`, in the order in which `group` prefers them. A zone all of
+    /// whose nodes do not count has no say in it.
+    fn order_of(&self, group: Group, counts: impl Fn(&Node) -> bool) -> Vec<&Node> {
         let mut scored: Vec<_> = self
             .nodes
             .iter()
-            .filter(|n| n.weight > 0)
+            .filter(|n| n.weight > 0 && counts(n))
             .map(|n| ((neg_log2(draw(group, n.id)), n.weight), n))
             .collect();
         scored.sort_by(|a, b| by_score(a.0, b.0).then_with(|| a.1.id.cmp(&b.1.id)));
@@ -89,8 +95,15 @@ impl ClusterMap {
     /// The nodes that a new chunk of `group` is put to: the first `replicas` that take writes. Fewer
     /// when fewer are up; the caller compares with `min_replicas`.
     pub fn write_targets(&self, group: Group) -> Vec<&Node> {
-        let mut nodes = self.order(group);
-        nodes.retain(|n| n.state.takes_writes());
+        let mut nodes = self.order_of(group, |n| n.state.takes_writes());
+        nodes.truncate(self.replicas as usize);
+        nodes
+    }
+
+    /// The nodes where the copies of `group` belong in the long run: the first `replicas` that are
+    /// neither out nor being emptied, whether they can be reached at present or not.
+    pub fn homes(&self, group: Group) -> Vec<&Node> {
+        let mut nodes = self.order_of(group, |n| n.state.is_home());
         nodes.truncate(self.replicas as usize);
         nodes
     }
@@ -177,6 +190,56 @@ mod tests {
             }
         }
         assert!((460..564).contains(&moved), "{moved} of 2048 copies moved, 512 expected");
+    }
+
+    /// Which copies are on other nodes than before: node that has it now, and how many.
+    fn moved(before: &ClusterMap, after: &ClusterMap) -> std::collections::BTreeMap<String, u32> {
+        let mut moved = std::collections::BTreeMap::new();
+        for g in (0..1024).map(Group) {
+            let old = before.homes(g);
+            let new = after.homes(g);
+            assert_eq!(new.len(), after.replicas as usize);
+            for node in new.iter().filter(|n| !old.iter().any(|o| o.id == n.id)) {
+                *moved.entry(node.name.clone()).or_default() += 1;
+            }
+        }
+        moved
+    }
+
+    #[test]
+    fn homes_follow_only_who_joins_and_who_goes() {
+        let before = map(&[2, 2, 2, 2], &["a"]);
+        let after = map(&[2, 2, 2, 2, 1], &["a"]);
+        let joined = moved(&before, &after);
+        // One ninth of the weight: 2048 / 9.
+        assert_eq!(joined.keys().collect::<Vec<_>>(), ["node5"]);
+        assert!(joined["node5"].abs_diff(2048 / 9) <= 2048 / 90, "{joined:?}");
+        for state in [NodeState::Out, NodeState::Draining] {
+            let mut after = before.clone();
+            after.nodes[1].state = state;
+            let left = moved(&before, &after);
+            assert!(!left.contains_key("node2"));
+            let share: u32 = left.values().sum();
+            assert!(share.abs_diff(2048 / 4) <= 2048 / 40, "{left:?}");
+        }
+        for state in [NodeState::Down, NodeState::Suspect, NodeState::Maintenance] {
+            let mut after = before.clone();
+            after.nodes[1].state = state;
+            assert!(moved(&before, &after).is_empty(), "{state:?} moves nothing");
+        }
+    }
+
+    #[test]
+    fn homes_are_in_distinct_zones_as_long_as_a_zone_has_a_node_left() {
+        let mut m = map(&[1, 1, 1, 1], &["a", "b"]);
+        m.nodes[1].state = NodeState::Out;
+        for g in (0..1024).map(Group) {
+            let homes = m.homes(g);
+            assert_ne!(homes[0].zone, homes[1].zone, "{}", names(&homes));
+            assert_eq!(names(&homes), names(&m.write_targets(g)));
+        }
+        m.nodes[3].state = NodeState::Draining;
+        assert!((0..1024).map(Group).all(|g| m.homes(g).iter().all(|n| n.zone == "a")));
     }
 
     #[test]

@@ -109,6 +109,8 @@ unasked! {
     status(pb::StatusRequest) -> pb::StatusResponse;
     walk(pb::WalkRequest) -> Replies<pb::WalkEntry>;
     fsck(pb::FsckRequest) -> Replies<pb::FsckProgress>;
+    change_node(pb::ChangeNodeRequest) -> pb::ChangeNodeResponse;
+    set_copies(pb::SetCopiesRequest) -> pb::SetCopiesResponse;
     dump(pb::DumpRequest) -> Replies<pb::DumpPart>;
 }
 

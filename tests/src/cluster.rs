@@ -185,6 +185,50 @@ impl Cluster {
         run(command, Duration::from_secs(60))
     }
 
+    /// Formats and starts one more node, empty; its number.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn add_node(&mut self) -> usize {
+        let n = self.nodes.len();
+        let name = format!("node{}", n + 1);
+        let data = self.place.path().join(&name);
+        let ran = self.format_node(&data, &self.fs_uuid, &name);
+        assert!(ran.ok(), "{ran}");
+        self.nodes.push(Server { name, data, address: free_port(), daemon: None });
+        self.start_node(n);
+        n
+    }
+
+    /// The id of node `n`, as the master knows it.
+    ///
+    /// # Panics
+    /// When the master does not know it.
+    pub fn node_id(&self, n: usize) -> String {
+        let map = inspect::status(self).expect("the master answers").map.unwrap_or_default();
+        let node = map.nodes.into_iter().find(|node| node.name == self.nodes[n].name);
+        node.expect("the node has registered").node_id
+    }
+
+    /// Takes all from node `n`, which does not run, but its id: a new disk in the old machine.
+    ///
+    /// # Panics
+    /// When that does not work.
+    pub fn empty_node(&mut self, n: usize) {
+        let (id, node) = (self.node_id(n), &self.nodes[n]);
+        std::fs::remove_dir_all(&node.data).expect("the node's directory can be removed");
+        let mut command = Command::new(self.program("cairn-storage"));
+        command.arg("format").arg("--data").arg(&node.data);
+        command.args(["--fs", &self.fs_uuid, "--name", &node.name, "--node", &id]);
+        let ran = run(command, Duration::from_secs(60));
+        assert!(ran.ok(), "{ran}");
+    }
+
+    /// Node `n`, which does not run, gets another port.
+    pub fn move_node(&mut self, n: usize) {
+        self.nodes[n].address = free_port();
+    }
+
     /// The log of a server (`master`, `node1`, ...).
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.place.path().join(format!("{name}.log"))

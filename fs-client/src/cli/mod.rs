@@ -8,6 +8,7 @@ mod output;
 
 pub mod analyze;
 pub mod cat;
+pub mod cluster;
 pub mod completions;
 pub mod connection;
 mod copies;
@@ -28,8 +29,10 @@ pub mod monitor;
 pub mod mount;
 pub mod mount_helper;
 pub mod mount_options;
+pub mod node;
 pub mod profile;
 pub mod progress;
+pub mod rebalance;
 mod reference_sort;
 pub mod rm;
 pub mod schema;
@@ -94,6 +97,9 @@ enum Verb {
     Verify(verify::Verify),
     Fsck(fsck::Fsck),
     Scrub(scrub::Scrub),
+    Node(node::Node),
+    Rebalance(rebalance::Rebalance),
+    Cluster(cluster::Cluster),
     Meta(meta::Meta),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -152,6 +158,9 @@ impl Cli {
             Verb::Verify(verb) => block_on(verb.run(&connection)),
             Verb::Fsck(verb) => block_on(verb.run(&connection)),
             Verb::Scrub(verb) => block_on(verb.run(&connection)),
+            Verb::Node(verb) => finish(verb.run(&connection)),
+            Verb::Rebalance(verb) => finish(verb.run(&connection)),
+            Verb::Cluster(verb) => finish(verb.run(&connection)),
             Verb::Meta(verb) => finish(verb.run(&connection)),
             Verb::Schema(verb) => verb.run().map(|()| true),
         };

@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::{
-    analyze::report::AnalyzeReport, df::DfReport, du::DuReport, failure::Failure, fsck::FsckReport,
-    info::report::InfoReport, list::ListReport, meta::DumpReport, monitor::model::Moment, output,
-    profile::ProfileReport, scrub::ScrubsReport, status::report::StatusReport,
-    upload::UploadReport, verify::VerifyReport,
+    analyze::report::AnalyzeReport, cluster::CopiesReport, df::DfReport, du::DuReport,
+    failure::Failure, fsck::FsckReport, info::report::InfoReport, list::ListReport,
+    meta::DumpReport, monitor::model::Moment, node::list::NodeListReport, output,
+    profile::ProfileReport, rebalance::RebalanceReport, scrub::ScrubsReport,
+    status::report::StatusReport, upload::UploadReport, verify::VerifyReport,
 };
 
 /// Print the JSON Schema of what a verb prints with --json
@@ -35,6 +36,9 @@ enum Report {
     Fsck,
     Scrub,
     Upload,
+    Node,
+    Rebalance,
+    Cluster,
     MetaDump,
 }
 
@@ -61,6 +65,9 @@ impl Report {
             Self::Fsck => schemars::schema_for!(FsckReport),
             Self::Scrub => schemars::schema_for!(ScrubsReport),
             Self::Upload => schemars::schema_for!(UploadReport),
+            Self::Node => schemars::schema_for!(NodeListReport),
+            Self::Rebalance => schemars::schema_for!(RebalanceReport),
+            Self::Cluster => schemars::schema_for!(CopiesReport),
             Self::MetaDump => schemars::schema_for!(DumpReport),
         };
         schema.to_value()

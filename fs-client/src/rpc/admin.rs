@@ -12,6 +12,9 @@ use uuid::Uuid;
 use super::connect::{self, ConnectError, MasterClient, StorageClient};
 use crate::config::ClientConfig;
 
+/// Least time for a change of a node: its chunks may have to be compared with the other nodes'.
+const CHANGE: Duration = Duration::from_secs(120);
+
 /// A plain call that failed.
 #[derive(Debug, Error)]
 #[error("{peer}: {why}")]
@@ -137,6 +140,32 @@ impl Admin {
         let mut client = self.client.clone();
         let stream = self.finish(client.dump(pb::DumpRequest {})).await?;
         Ok(self.answers(stream))
+    }
+
+    /// Changes what a node is used for, or removes it. It may take a while to find out whether it holds
+    /// the only copy of anything.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or refuses.
+    pub async fn change_node(
+        &self,
+        request: pb::ChangeNodeRequest,
+    ) -> Result<pb::ChangeNodeResponse, CallError> {
+        let mut client = self.client.clone();
+        let peer = format!("master at {}", self.config.master);
+        within(&peer, self.config.deadline.max(CHANGE), client.change_node(request)).await
+    }
+
+    /// Changes how many copies there are to be.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or refuses.
+    pub async fn set_copies(
+        &self,
+        request: pb::SetCopiesRequest,
+    ) -> Result<pb::SetCopiesResponse, CallError> {
+        let mut client = self.client.clone();
+        self.finish(client.set_copies(request)).await
     }
 
     /// The node of a map or status entry; connects at the first call.

@@ -340,6 +340,20 @@ impl MasterService for Service {
         Ok(Response::new(pb::StatusResponse { files: 3, ..pb::StatusResponse::default() }))
     }
 
+    async fn change_node(
+        &self,
+        _: Request<pb::ChangeNodeRequest>,
+    ) -> Result<Response<pb::ChangeNodeResponse>, Status> {
+        no()
+    }
+
+    async fn set_copies(
+        &self,
+        _: Request<pb::SetCopiesRequest>,
+    ) -> Result<Response<pb::SetCopiesResponse>, Status> {
+        no()
+    }
+
     async fn fsck(
         &self,
         _: Request<pb::FsckRequest>,

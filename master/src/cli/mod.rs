@@ -24,8 +24,9 @@ use uuid::Uuid;
 use crate::{
     config::{
         BACKUP_GENERATIONS_DEFAULT, BACKUP_INTERVAL_DEFAULT, Config, DOWN_AFTER_DEFAULT,
-        EngineKind, LISTEN_DEFAULT, SESSION_EXPIRY_DEFAULT, SUSPECT_AFTER_DEFAULT,
-        SYNC_INTERVAL_DEFAULT,
+        EngineKind, LISTEN_DEFAULT, OUT_AFTER_DEFAULT, REPAIR_BANDWIDTH_DEFAULT,
+        REPAIR_CONCURRENCY_DEFAULT, SAFE_MODE_GRACE_DEFAULT, SESSION_EXPIRY_DEFAULT,
+        SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
     },
     format::{Format, PG_BITS_DEFAULT},
     rebuild::{from_dump, moment},
@@ -138,6 +139,22 @@ struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = DOWN_AFTER_DEFAULT,
           value_parser = clap::value_parser!(u64).range(1..=86_400), env = "CAIRN_DOWN_AFTER")]
     down_after: u64,
+    /// When a storage node has been down for this long, its copies are made on other nodes
+    #[arg(long, value_name = "SECONDS", default_value_t = OUT_AFTER_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(0..=31_536_000), env = "CAIRN_OUT_AFTER")]
+    out_after: u64,
+    /// After its start the master repairs and deletes nothing until all storage nodes have reported, or
+    /// this time is over and at least one copy of everything is there
+    #[arg(long, value_name = "SECONDS", default_value_t = SAFE_MODE_GRACE_DEFAULT,
+          value_parser = clap::value_parser!(u64).range(0..=86_400), env = "CAIRN_SAFE_MODE_GRACE")]
+    safe_mode_grace: u64,
+    /// Bytes a second that repair and rebalancing write to each storage node; 0: as fast as it goes
+    #[arg(long, value_name = "BYTES", default_value_t = Size(REPAIR_BANDWIDTH_DEFAULT), env = "CAIRN_REPAIR_BANDWIDTH")]
+    repair_bandwidth: Size,
+    /// Copyings between storage nodes that repair and rebalancing do at the same time; 0: none, nothing is repaired
+    #[arg(long, value_name = "N", default_value_t = REPAIR_CONCURRENCY_DEFAULT as u64,
+          value_parser = clap::value_parser!(u64).range(0..=64), env = "CAIRN_REPAIR_CONCURRENCY")]
+    repair_concurrency: u64,
     /// Longest time until an acknowledged change survives a power cut without fsync
     #[arg(long, value_name = "MS", default_value_t = SYNC_INTERVAL_DEFAULT,
           value_parser = clap::value_parser!(u64).range(0..=60_000), env = "CAIRN_SYNC_INTERVAL")]
@@ -246,6 +263,10 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         session_expiry: Duration::from_secs(args.session_expiry),
         suspect_after: Duration::from_millis(args.suspect_after),
         down_after: Duration::from_secs(args.down_after),
+        out_after: Duration::from_secs(args.out_after),
+        safe_mode_grace: Duration::from_secs(args.safe_mode_grace),
+        repair_bandwidth: args.repair_bandwidth.0,
+        repair_concurrency: usize::try_from(args.repair_concurrency).unwrap_or(1),
         sync_interval: Duration::from_millis(args.sync_interval),
         backup_interval: Duration::from_secs(args.backup_interval),
         backup_generations: usize::try_from(args.backup_generations)

@@ -1,24 +1,27 @@
 //! Which storage nodes there are and what is thought of each: pure transitions, no clock, no tasks.
 //!
-//! A node is *up* while something vouches for it (its own report stream, or probes for a node that was
+//! What people decide about a node (draining, maintenance) stands whatever it reports. Otherwise a node
+//! is *up* while something vouches for it (its own report stream, or probes for a node that was
 //! registered by a call), *suspect* as soon as nothing does, *down* after a longer silence or when it
-//! said that it leaves. One whose disks have all failed is suspect at best: it may still be read from,
-//! and takes no writes. Every caller passes the time; nothing here waits. [`Membership::take_changed`]
-//! hands out the nodes once after each change that belongs into a new cluster map.
+//! said that it leaves, and *out* after a longer time still, if enough other nodes are up to take its
+//! copies over. One whose disks have all failed is suspect at best: it may still be read from, takes no
+//! writes, and is out after the same time. A node that was out and reports is up again. Every caller passes
+//! the time; nothing here waits. [`Membership::take_changed`] hands out the nodes once after each change
+//! that belongs into a new cluster map.
 //!
 //! An empty name marks a node that was registered by a call: those have no stream of their own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use cairn_proto::{Node, NodeId, NodeState, limits::NODES_MAX, pb};
 use thiserror::Error;
 
-use crate::nodes::probe::Health;
+use super::weight::weight;
+use crate::{nodes::probe::Health, repair::Reported};
 
-const GIB: u64 = 1 << 30;
 /// How long a node that was not reachable stays suspect although it reports.
 const DISTRUST: Duration = Duration::from_secs(3);
 
@@ -33,6 +36,37 @@ pub(crate) struct Patience {
     pub(crate) suspect_after: Duration,
     /// Silence that makes it down.
     pub(crate) down_after: Duration,
+    /// How long a node is down before its copies are made elsewhere.
+    pub(crate) out_after: Duration,
+}
+
+/// How many copies there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copies {
+    /// Wanted of every chunk.
+    pub(crate) replicas: u32,
+    /// Without which a write fails.
+    pub(crate) min_replicas: u32,
+}
+
+/// What was known before this master started.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// The nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// Ids of nodes that people have removed for good.
+    pub(crate) removed: BTreeSet<uuid::Uuid>,
+    /// The copies.
+    pub(crate) copies: Copies,
+}
+
+/// What belongs into a new map.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// All nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// The copies.
+    pub(crate) copies: Copies,
 }
 
 /// Why a node is not taken in.
@@ -44,6 +78,12 @@ pub(crate) enum Refusal {
          Was a data directory copied? Format a new one for the second node"
     )]
     Twin { id: NodeId, there: String },
+    /// People have removed it.
+    #[error(
+        "node {id} was removed from the cluster: format a new data directory for it, \
+         or take it back with `cairn node resume {id}`"
+    )]
+    Removed { id: NodeId },
     /// The map is full.
     #[error("the cluster has {NODES_MAX} nodes already, which is the most it can have")]
     TooMany,
@@ -67,10 +107,14 @@ pub(crate) struct Member {
     pub(crate) node: Node,
     /// What it last said about itself.
     pub(crate) status: Option<pb::NodeStatusResponse>,
+    /// Changes with every change of what it holds.
+    digest_version: u64,
     /// When it was last heard of; for a node known from before, when this master started.
     pub(crate) heard: Instant,
     voucher: Voucher,
     left: bool,
+    /// Since when it is down, or without a disk that works.
+    lost_since: Option<Instant>,
     distrusted_until: Option<Instant>,
     /// Known from before a restart, expected to report soon.
     awaited: bool,
@@ -81,9 +125,11 @@ impl Member {
         Self {
             node,
             status: None,
+            digest_version: 0,
             heard: now,
             voucher: Voucher::None,
             left: false,
+            lost_since: None,
             distrusted_until: None,
             awaited: false,
         }
@@ -92,6 +138,21 @@ impl Member {
     /// Whether the node was registered by a call and has no report stream.
     pub(crate) fn is_foreign(&self) -> bool {
         self.node.name.is_empty()
+    }
+
+    /// What repair goes by.
+    pub(crate) fn reported(&self) -> Reported {
+        let damaged_chunks = self.status.as_ref().map_or(0, |status| status.damaged_chunks);
+        let link = match self.voucher {
+            Voucher::Stream(link) => Some(link.0),
+            Voucher::None | Voucher::Probe => None,
+        };
+        Reported { digest_version: self.digest_version, damaged_chunks, link }
+    }
+
+    /// Whether it was there before the restart and has still not been heard of.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited
     }
 
     /// Whether a probe shall tell how it is.
@@ -112,21 +173,35 @@ impl Member {
         self.voucher != Voucher::None && self.silence(now) < patience.suspect_after
     }
 
-    fn state(&self, now: Instant, patience: &Patience) -> NodeState {
+    /// Whether it can be read from now, as far as is known, whatever people decided about it.
+    pub(crate) fn is_reachable(&self, now: Instant, patience: &Patience) -> bool {
+        let distrusted = self.distrusted_until.is_some_and(|until| now < until);
+        !self.left && self.vouched_for(now, patience) && !distrusted && !self.is_broken()
+    }
+
+    /// The state that follows from what was heard. `roomy`: enough other nodes are up to take over.
+    fn state(&self, now: Instant, patience: &Patience, roomy: bool) -> NodeState {
         match self.node.state {
             // Set by people; reports do not change them.
             NodeState::Draining | NodeState::Maintenance => return self.node.state,
             NodeState::Up | NodeState::Suspect | NodeState::Down | NodeState::Out => {}
         }
-        if self.left || self.silence(now) >= patience.down_after {
-            return NodeState::Down;
+        if self.is_reachable(now, patience) {
+            return NodeState::Up;
         }
-        let distrusted = self.distrusted_until.is_some_and(|until| now < until);
-        if self.vouched_for(now, patience) && !distrusted && !self.is_broken() {
-            NodeState::Up
+        let lost_for = self.lost_since.map(|since| now.saturating_duration_since(since));
+        let was_out = self.node.state == NodeState::Out;
+        if lost_for.is_some_and(|lost| was_out || (lost >= patience.out_after && roomy)) {
+            NodeState::Out
+        } else if self.is_down(now, patience) {
+            NodeState::Down
         } else {
             NodeState::Suspect
         }
+    }
+
+    fn is_down(&self, now: Instant, patience: &Patience) -> bool {
+        self.left || self.silence(now) >= patience.down_after
     }
 }
 
@@ -134,24 +209,52 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Membership {
     patience: Patience,
+    copies: Copies,
     members: BTreeMap<uuid::Uuid, Member>,
+    removed: BTreeSet<uuid::Uuid>,
     changed: bool,
 }
 
 impl Membership {
     /// The nodes that were known before this master started: suspect until they report, unless they
-    /// were down.
-    pub(crate) fn new(patience: Patience, known: Vec<Node>, now: Instant) -> Self {
+    /// were down. All but those, and but the ones that are away on purpose, are awaited.
+    pub(crate) fn new(patience: Patience, known: Known, now: Instant) -> Self {
+        let Known { nodes, removed, copies } = known;
         let member = |node: Node| {
             let mut member = Member::new(node, now);
-            member.left = member.node.state == NodeState::Down;
-            member.awaited = !member.left;
+            let gone = matches!(member.node.state, NodeState::Down | NodeState::Out);
+            member.left = gone;
+            member.lost_since = gone.then_some(now);
+            member.awaited = !gone && member.node.state != NodeState::Maintenance;
             if member.awaited {
-                member.node.state = member.state(now, &patience);
+                member.node.state = member.state(now, &patience, false);
             }
             (member.node.id.0, member)
         };
-        Self { patience, members: known.into_iter().map(member).collect(), changed: false }
+        let nodes = nodes.into_iter().filter(|node| !removed.contains(&node.id.0));
+        let members = nodes.map(member).collect();
+        Self { patience, copies, members, removed, changed: false }
+    }
+
+    /// How long silence is put up with.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// How many copies there are to be.
+    pub(crate) fn copies(&self) -> Copies {
+        self.copies
+    }
+
+    /// There are to be other numbers of copies from now on.
+    pub(crate) fn set_copies(&mut self, copies: Copies) {
+        self.changed |= self.copies != copies;
+        self.copies = copies;
+    }
+
+    /// Ids of the nodes that were removed for good.
+    pub(crate) fn removed(&self) -> &BTreeSet<uuid::Uuid> {
+        &self.removed
     }
 
     /// Every member, in the order of the ids.
@@ -164,10 +267,12 @@ impl Membership {
         self.members.get(&id.0)
     }
 
-    /// The nodes as they belong into a new map, if anything changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> Option<Vec<Node>> {
-        std::mem::take(&mut self.changed)
-            .then(|| self.members.values().map(|m| m.node.clone()).collect())
+    /// What belongs into a new map, if anything changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> Option<Change> {
+        std::mem::take(&mut self.changed).then(|| Change {
+            nodes: self.members.values().map(|m| m.node.clone()).collect(),
+            copies: self.copies,
+        })
     }
 
     /// Whether [`Membership::take_changed`] would hand out something.
@@ -221,6 +326,13 @@ impl Membership {
         self.changed |= differs;
         self.settle(id, now);
         Ok(())
+    }
+
+    /// The node says which version its digests have.
+    pub(crate) fn note_digests(&mut self, id: NodeId, version: u64) {
+        if let Some(member) = self.members.get_mut(&id.0) {
+            member.digest_version = version;
+        }
     }
 
     /// The stream `link` of the node broke.
@@ -303,10 +415,35 @@ impl Membership {
         }
     }
 
+    /// People want the node emptied, left alone, or (`None`) used like any other.
+    pub(crate) fn decide(&mut self, id: NodeId, wish: Option<NodeState>, now: Instant) {
+        if let Some(member) = self.members.get_mut(&id.0) {
+            let state = wish.unwrap_or(NodeState::Suspect);
+            let decided = matches!(member.node.state, NodeState::Draining | NodeState::Maintenance);
+            if (wish.is_some() || decided) && member.node.state != state {
+                member.node.state = state;
+                self.changed = true;
+            }
+            self.settle(id, now);
+        }
+    }
+
+    /// People have removed the node for good: it is forgotten, and refused when it reports.
+    pub(crate) fn remove(&mut self, id: NodeId) {
+        self.removed.insert(id.0);
+        self.changed |= self.members.remove(&id.0).is_some();
+    }
+
+    /// A node that was removed may report again.
+    pub(crate) fn readmit(&mut self, id: NodeId) {
+        self.removed.remove(&id.0);
+    }
+
     /// This process itself was away for `away`: silence during that time proves nothing.
     pub(crate) fn forgive(&mut self, away: Duration, now: Instant) {
         for member in self.members.values_mut() {
             member.heard = (member.heard + away).min(now);
+            member.lost_since = member.lost_since.map(|since| (since + away).min(now));
         }
     }
 
@@ -317,8 +454,11 @@ impl Membership {
     }
 
     fn settle(&mut self, id: NodeId, now: Instant) {
+        let roomy = self.has_room_without(id);
         if let Some(member) = self.members.get_mut(&id.0) {
-            let state = member.state(now, &self.patience);
+            let lost = member.is_down(now, &self.patience) || member.is_broken();
+            member.lost_since = lost.then(|| member.lost_since.unwrap_or(now));
+            let state = member.state(now, &self.patience, roomy);
             if state != member.node.state {
                 member.node.state = state;
                 self.changed = true;
@@ -326,8 +466,18 @@ impl Membership {
         }
     }
 
+    /// Whether as many other nodes are up as there are to be copies.
+    fn has_room_without(&self, id: NodeId) -> bool {
+        let others = self.members.values().filter(|m| m.node.id != id);
+        let up = others.filter(|m| m.node.state == NodeState::Up && m.node.weight > 0).count();
+        up >= self.copies.replicas as usize
+    }
+
     /// The member that `node` names, made suspect and without weight when it is new.
     fn member(&mut self, node: &Node, now: Instant) -> Result<&mut Member, Refusal> {
+        if self.removed.contains(&node.id.0) {
+            return Err(Refusal::Removed { id: node.id });
+        }
         if !self.members.contains_key(&node.id.0) {
             if self.members.len() >= NODES_MAX {
                 return Err(Refusal::TooMany);
@@ -344,32 +494,23 @@ fn or_address(node: &Node) -> String {
     if node.name.is_empty() { node.address() } else { node.name.clone() }
 }
 
-/// The weight for what the node says about its disks: GiB of capacity, at least 1. Differences of
-/// less than an eighth are ignored, because every change of a weight moves data; so is a node without
-/// any disk that works, because what it holds stays where it is looked for.
-fn weight(before: u32, status: Option<&pb::NodeStatusResponse>) -> u32 {
-    let Some(status) = status.filter(|status| Health::of(status) != Health::Broken) else {
-        return before.max(1);
-    };
-    let capacity = status
-        .disks
-        .iter()
-        .filter(|d| !d.failed)
-        .fold(0u64, |sum, d| sum.saturating_add(d.capacity_bytes));
-    let fresh = u32::try_from(capacity / GIB).unwrap_or(u32::MAX).clamp(1, 1 << 20);
-    if before > 0 && fresh.abs_diff(before) < (before / 8).max(1) { before } else { fresh }
-}
-
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
     use super::*;
 
+    const GIB: u64 = 1 << 30;
     const PATIENCE: Patience = Patience {
         suspect_after: Duration::from_millis(1500),
         down_after: Duration::from_secs(30),
+        out_after: Duration::from_secs(60),
     };
+
+    fn membership(nodes: Vec<Node>, replicas: u32, now: Instant) -> Membership {
+        let copies = Copies { replicas, min_replicas: 1 };
+        Membership::new(PATIENCE, Known { nodes, removed: BTreeSet::new(), copies }, now)
+    }
 
     fn node(number: u128, port: u16) -> Node {
         Node {
@@ -399,10 +540,10 @@ mod tests {
     #[test]
     fn a_node_is_up_while_it_reports_then_suspect_then_down_then_up_again() {
         let t = Instant::now();
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.report(LinkId(1), node(1, 9001), disks(100), t).unwrap();
         assert_eq!(state(&m, 1), NodeState::Up);
-        assert_eq!(m.take_changed().unwrap()[0].weight, 100);
+        assert_eq!(m.take_changed().unwrap().nodes[0].weight, 100);
         m.report(LinkId(1), node(1, 9001), disks(101), t + ms(500)).unwrap();
         m.tick(t + ms(1999));
         assert!(m.take_changed().is_none(), "a report that says nothing new makes no new map");
@@ -418,7 +559,7 @@ mod tests {
     fn a_broken_stream_counts_at_once_but_only_the_current_one() {
         let t = Instant::now();
         let id = node(1, 9001).id;
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.report(LinkId(1), node(1, 9001), None, t).unwrap();
         m.report(LinkId(2), node(1, 9001), None, t + ms(10)).unwrap();
         m.lost(id, LinkId(1), t + ms(20));
@@ -433,7 +574,7 @@ mod tests {
     #[test]
     fn a_second_process_with_the_same_id_is_refused_until_the_first_falls_silent() {
         let t = Instant::now();
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.report(LinkId(1), node(1, 9001), None, t).unwrap();
         let e = m.report(LinkId(2), node(1, 9002), None, t + ms(100)).unwrap_err();
         assert!(e.to_string().contains("127.0.0.1:9001"), "{e}");
@@ -446,7 +587,7 @@ mod tests {
         let t = Instant::now();
         let before = |number, state| Node { state, weight: 5, ..node(number, 9001) };
         let known = vec![before(1, NodeState::Up), before(2, NodeState::Down)];
-        let mut m = Membership::new(PATIENCE, known, t);
+        let mut m = membership(known, 2, t);
         assert_eq!((state(&m, 1), state(&m, 2)), (NodeState::Suspect, NodeState::Down));
         assert!(m.awaits_any());
         m.report(LinkId(1), node(1, 9001), None, t + ms(100)).unwrap();
@@ -458,7 +599,7 @@ mod tests {
     #[test]
     fn distrust_outlasts_reports_and_ends() {
         let t = Instant::now();
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.report(LinkId(1), node(1, 9001), None, t).unwrap();
         let id = node(1, 0).id;
         m.distrust(id, t);
@@ -478,7 +619,7 @@ mod tests {
     fn a_registered_node_lives_by_probes() {
         let t = Instant::now();
         let foreign = Node { name: String::new(), ..node(1, 9001) };
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.register(foreign.clone(), Health::Well, t).unwrap();
         assert_eq!(state(&m, 1), NodeState::Up);
         m.probed(foreign.id, Health::Gone, t + ms(500));
@@ -496,7 +637,7 @@ mod tests {
     #[test]
     fn a_node_without_a_disk_that_works_is_suspect_until_it_says_otherwise() {
         let t = Instant::now();
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         let failed = |all: bool| {
             let mut status = disks(50).unwrap();
             status.disks.extend(disks(50).unwrap().disks);
@@ -510,7 +651,11 @@ mod tests {
         m.take_changed();
         m.report(LinkId(1), node(1, 9001), failed(true), t + ms(200)).unwrap();
         assert_eq!(state(&m, 1), NodeState::Suspect);
-        assert_eq!(m.take_changed().unwrap()[0].weight, 50, "its chunks are looked for as before");
+        assert_eq!(
+            m.take_changed().unwrap().nodes[0].weight,
+            50,
+            "its chunks are looked for as before"
+        );
         m.report(LinkId(1), node(1, 9001), failed(true), t + ms(60_000)).unwrap();
         assert_eq!(state(&m, 1), NodeState::Suspect, "it is there, though");
         m.report(LinkId(2), node(1, 9001), disks(50), t + ms(60_100)).unwrap();
@@ -521,7 +666,7 @@ mod tests {
     fn a_registered_node_whose_disks_failed_is_suspect_but_there() {
         let t = Instant::now();
         let foreign = Node { name: String::new(), ..node(1, 9001) };
-        let mut m = Membership::new(PATIENCE, vec![], t);
+        let mut m = membership(vec![], 2, t);
         m.register(foreign.clone(), Health::Broken, t).unwrap();
         for seconds in 1..60 {
             m.probed(foreign.id, Health::Broken, t + ms(1000 * seconds));
@@ -532,22 +677,147 @@ mod tests {
         assert_eq!(state(&m, 1), NodeState::Up);
     }
 
+    /// Nodes 1 to `count` report at `at`.
+    fn all_report(m: &mut Membership, count: u128, at: Instant) {
+        for number in 1..=count {
+            let port = 9000 + u16::try_from(number).unwrap();
+            let link = LinkId(u64::try_from(number).unwrap());
+            m.report(link, node(number, port), disks(10), at).unwrap();
+        }
+    }
+
     #[test]
-    fn silence_while_the_master_itself_was_away_proves_nothing() {
+    fn a_node_that_stays_down_is_out_and_up_again_when_it_is_back() {
         let t = Instant::now();
-        let mut m = Membership::new(PATIENCE, vec![], t);
-        m.report(LinkId(1), node(1, 9001), None, t).unwrap();
-        m.forgive(ms(60_000), t + ms(60_100));
-        m.tick(t + ms(60_100));
+        let mut m = membership(vec![], 2, t);
+        all_report(&mut m, 3, t);
+        for second in 0..120 {
+            let now = t + ms(1000 * second);
+            all_report(&mut m, 2, now);
+            m.tick(now);
+            let expected = match second {
+                0..2 => NodeState::Up,
+                2..30 => NodeState::Suspect,
+                30..90 => NodeState::Down,
+                _ => NodeState::Out,
+            };
+            assert_eq!(state(&m, 3), expected, "after {second} s");
+        }
+        let elsewhere = Node { port: 9999, ..node(3, 9003) };
+        m.report(LinkId(9), elsewhere, disks(10), t + ms(120_000)).unwrap();
+        assert_eq!(state(&m, 3), NodeState::Up);
+        assert_eq!(m.get(node(3, 0).id).unwrap().node.port, 9999);
+    }
+
+    #[test]
+    fn a_node_is_not_out_while_too_few_others_could_take_over() {
+        let t = Instant::now();
+        let mut m = membership(vec![], 2, t);
+        all_report(&mut m, 2, t);
+        for second in 1..200 {
+            all_report(&mut m, 1, t + ms(1000 * second));
+            m.tick(t + ms(1000 * second));
+        }
+        assert_eq!(state(&m, 2), NodeState::Down);
+        m.report(LinkId(3), node(3, 9003), disks(10), t + ms(200_000)).unwrap();
+        m.tick(t + ms(200_001));
+        assert_eq!(state(&m, 2), NodeState::Out, "now there is room");
+    }
+
+    #[test]
+    fn out_is_remembered_and_a_broken_node_gets_there_too() {
+        let t = Instant::now();
+        let known = vec![Node { state: NodeState::Out, weight: 5, ..node(3, 9003) }];
+        let mut m = membership(known, 2, t);
+        assert!(!m.awaits_any());
+        let broken = || {
+            let mut status = disks(10).unwrap();
+            status.disks[0].failed = true;
+            Some(status)
+        };
+        for second in 0..70 {
+            let now = t + ms(1000 * second);
+            all_report(&mut m, 2, now);
+            m.report(LinkId(4), node(4, 9004), broken(), now).unwrap();
+            m.tick(now);
+            assert_eq!(state(&m, 3), NodeState::Out);
+        }
+        assert_eq!(state(&m, 4), NodeState::Out, "its disks are gone, though it reports");
+        m.report(LinkId(4), node(4, 9004), disks(10), t + ms(70_000)).unwrap();
+        assert_eq!(state(&m, 4), NodeState::Up);
+    }
+
+    #[test]
+    fn what_people_decide_stands_whatever_the_node_does() {
+        let t = Instant::now();
+        let mut m = membership(vec![], 2, t);
+        all_report(&mut m, 4, t);
+        let (one, two) = (node(1, 0).id, node(2, 0).id);
+        m.decide(one, Some(NodeState::Draining), t);
+        m.decide(two, Some(NodeState::Maintenance), t);
+        for second in 1..200 {
+            let now = t + ms(1000 * second);
+            m.report(LinkId(3), node(3, 9003), None, now).unwrap();
+            m.report(LinkId(4), node(4, 9004), None, now).unwrap();
+            m.tick(now);
+        }
+        assert_eq!((state(&m, 1), state(&m, 2)), (NodeState::Draining, NodeState::Maintenance));
+        let t = t + ms(200_000);
+        all_report(&mut m, 2, t);
+        assert_eq!((state(&m, 1), state(&m, 2)), (NodeState::Draining, NodeState::Maintenance));
+        let again = m.take_changed().unwrap().nodes;
+        let mut restarted = membership(again, 2, t);
+        assert_eq!(state(&restarted, 1), NodeState::Draining);
+        assert_eq!(state(&restarted, 2), NodeState::Maintenance);
+        all_report(&mut restarted, 4, t);
+        for id in [one, two] {
+            restarted.decide(id, None, t);
+        }
+        assert_eq!((state(&restarted, 1), state(&restarted, 2)), (NodeState::Up, NodeState::Up));
+        m.decide(node(3, 0).id, None, t);
+        assert_eq!(state(&m, 3), NodeState::Up, "nothing was decided about it");
+    }
+
+    #[test]
+    fn a_removed_node_is_refused_until_it_is_taken_back() {
+        let t = Instant::now();
+        let mut m = membership(vec![], 1, t);
+        all_report(&mut m, 2, t);
+        m.take_changed();
+        let id = node(1, 0).id;
+        m.remove(id);
+        assert_eq!(m.take_changed().unwrap().nodes.len(), 1);
+        let refused = m.report(LinkId(7), node(1, 9001), None, t).unwrap_err();
+        assert!(refused.to_string().contains("cairn node resume"), "{refused}");
+        assert!(m.register(node(1, 9001), Health::Well, t).is_err());
+        let known = Known {
+            nodes: vec![Node { weight: 1, ..node(1, 9001) }],
+            removed: m.removed().clone(),
+            copies: m.copies(),
+        };
+        assert_eq!(Membership::new(PATIENCE, known, t).members().count(), 0);
+        m.readmit(id);
+        m.report(LinkId(7), node(1, 9001), None, t).unwrap();
         assert_eq!(state(&m, 1), NodeState::Up);
     }
 
     #[test]
-    fn small_changes_of_capacity_do_not_move_data() {
-        assert_eq!(weight(0, disks(0).as_ref()), 1);
-        assert_eq!(weight(100, disks(110).as_ref()), 100);
-        assert_eq!(weight(100, disks(150).as_ref()), 150);
-        assert_eq!(weight(1, disks(2).as_ref()), 2);
-        assert_eq!(weight(7, None), 7);
+    fn other_copies_make_a_new_map() {
+        let t = Instant::now();
+        let mut m = membership(vec![], 2, t);
+        m.set_copies(m.copies());
+        assert!(m.take_changed().is_none());
+        m.set_copies(Copies { replicas: 3, min_replicas: 2 });
+        assert_eq!(m.take_changed().unwrap().copies.replicas, 3);
+    }
+
+    #[test]
+    fn silence_while_the_master_itself_was_away_proves_nothing() {
+        let t = Instant::now();
+        let mut m = membership(vec![], 2, t);
+        m.report(LinkId(1), node(1, 9001), None, t).unwrap();
+        m.forgive(ms(60_000), t + ms(60_100));
+        m.tick(t + ms(60_100));
+        assert_eq!(state(&m, 1), NodeState::Up);
     }
 }

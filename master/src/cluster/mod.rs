@@ -3,15 +3,20 @@
 //! - [`membership`]: what is thought of each node; pure.
 //! - [`publish`]: turns changes into new maps: a new epoch, stored, then published.
 //! - [`node_session`]: the stream of reports of one node.
+//! - [`settling`]: after a start, whether enough nodes are there to repair and to collect garbage.
+//! - [`administration`]: what people decide: draining, maintenance, removal, numbers of copies.
 //! - [`suspicion`]: looking for oneself when a client or nobody can reach a node.
 //!
 //! The map is replaced as a whole; nobody ever sees one half-changed. Lock: the membership's, short,
 //! never held across an await or together with another.
 
+pub(crate) mod administration;
 pub(crate) mod membership;
 pub(crate) mod node_session;
 pub(crate) mod publish;
+pub(crate) mod settling;
 pub(crate) mod suspicion;
+mod weight;
 
 use std::{
     sync::{
@@ -24,8 +29,11 @@ use std::{
 use cairn_proto::ClusterMap;
 use tokio::sync::{Notify, watch};
 
-use self::membership::{LinkId, Membership, Patience};
-use crate::nodes::probe::Prober;
+use self::{
+    membership::{Known, LinkId, Membership, Patience},
+    settling::Settling,
+};
+use crate::{nodes::probe::Prober, repair::Reachable};
 
 /// How long after its start the master waits for known nodes to report before it lets clients in.
 const GRACE: Duration = Duration::from_millis(1500);
@@ -40,14 +48,30 @@ pub(crate) struct Cluster {
     complete: watch::Sender<bool>,
     prober: Prober,
     patience: Patience,
+    settling: Settling,
     links: AtomicU64,
 }
 
 impl Cluster {
-    /// The cluster as it was known before this start: `map` has a new epoch and the stored nodes.
-    pub(crate) fn new(patience: Patience, mut map: ClusterMap, prober: Prober) -> Arc<Self> {
-        let membership = Membership::new(patience, map.nodes, Instant::now());
-        map.nodes = membership.members().map(|m| m.node.clone()).collect();
+    /// The cluster as it was known before this start, under a map with a new `epoch`. Repair and the
+    /// collection of garbage wait at most for `grace` for all of it.
+    pub(crate) fn new(
+        patience: Patience,
+        grace: Duration,
+        (epoch, pg_bits): (u64, u32),
+        known: Known,
+        prober: Prober,
+    ) -> Arc<Self> {
+        let membership = Membership::new(patience, known, Instant::now());
+        let copies = membership.copies();
+        let map = ClusterMap {
+            epoch,
+            nodes: membership.members().map(|m| m.node.clone()).collect(),
+            pg_bits,
+            replicas: copies.replicas,
+            min_replicas: copies.min_replicas,
+        };
+        let settling = Settling::new(grace, &membership);
         let complete = !membership.awaits_any();
         Arc::new(Self {
             membership: Mutex::new(membership),
@@ -56,6 +80,7 @@ impl Cluster {
             complete: watch::Sender::new(complete),
             prober,
             patience,
+            settling,
             links: AtomicU64::new(0),
         })
     }
@@ -87,6 +112,15 @@ impl Cluster {
     pub(crate) async fn complete(&self) {
         // An error would mean that the sender is gone, which `self` holds.
         let _ = self.complete.subscribe().wait_for(|complete| *complete).await;
+    }
+
+    /// The nodes that can be read from now, whatever their states.
+    pub(crate) fn reachable(&self) -> Vec<Reachable> {
+        self.with(|members, now| {
+            let patience = *members.patience();
+            let reachable = members.members().filter(|m| m.is_reachable(now, &patience));
+            reachable.map(|m| (m.node.clone(), m.reported())).collect()
+        })
     }
 
     fn new_link(&self) -> LinkId {

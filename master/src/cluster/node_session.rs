@@ -103,6 +103,7 @@ impl NodeLink {
         }
         self.node = Some(node);
         self.has_epoch = report.map_epoch;
+        self.cluster.with(|members, _| members.note_digests(id, report.digest_version));
         if report.leaving {
             self.cluster.with(|members, now| members.leaving(id, self.id, now));
         }

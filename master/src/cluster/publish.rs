@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_proto::{ClusterMap, Node, NodeState};
+use cairn_proto::{ClusterMap, NodeState};
 use tokio::time::sleep;
 
-use super::{Cluster, GRACE, suspicion};
+use super::{Cluster, GRACE, membership::Change, suspicion};
 use crate::{
     namespace::Namespace,
     op_thread::{CallError, OpQueue},
@@ -32,8 +32,8 @@ pub(crate) async fn changes(cluster: Arc<Cluster>, ops: OpQueue) {
                 cluster.complete.send_replace(true);
             }
         }
-        if let Some(nodes) = cluster.with(|members, _| members.take_changed()) {
-            match publish(&cluster, &ops, nodes).await {
+        if let Some(change) = cluster.with(|members, _| members.take_changed()) {
+            match publish(&cluster, &ops, change).await {
                 Ok(()) => {}
                 Err(CallError::Stopping) => return,
                 Err(CallError::NoSpace) => {
@@ -50,7 +50,8 @@ pub(crate) async fn changes(cluster: Arc<Cluster>, ops: OpQueue) {
 }
 
 /// A new epoch, which is durable, then the nodes, then everybody is told.
-async fn publish(cluster: &Cluster, ops: &OpQueue, nodes: Vec<Node>) -> Result<(), CallError> {
+async fn publish(cluster: &Cluster, ops: &OpQueue, change: Change) -> Result<(), CallError> {
+    let Change { nodes, copies } = change;
     let epoch = ops.call(false, Namespace::next_map_epoch).await?.map_err(|error| {
         tracing::error!(%error, "no epoch for a new map");
         CallError::NoSpace
@@ -75,7 +76,13 @@ async fn publish(cluster: &Cluster, ops: &OpQueue, nodes: Vec<Node>) -> Result<(
         Ok(()) | Err(CallError::NoSpace) => {}
         Err(CallError::Stopping) => return Err(CallError::Stopping),
     }
-    let map = ClusterMap { epoch, nodes, ..old.as_ref().clone() };
+    let map = ClusterMap {
+        epoch,
+        nodes,
+        pg_bits: old.pg_bits,
+        replicas: copies.replicas,
+        min_replicas: copies.min_replicas,
+    };
     cluster.map.send_replace(Arc::new(map));
     Ok(())
 }
@@ -96,6 +103,7 @@ pub(crate) async fn time(cluster: Arc<Cluster>, ops: OpQueue) {
             }
             members.tick(now);
         });
+        cluster.settle();
         if surveyed.elapsed() < SURVEY {
             continue;
         }

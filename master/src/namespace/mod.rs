@@ -34,7 +34,7 @@ mod tests;
 mod view;
 mod xattr;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cairn_proto::{FileKind, Ino, SessionId};
 use thiserror::Error;
@@ -181,7 +181,9 @@ pub struct Namespace {
     chunk_size: u32,
     counters: Counters,
     committed_counters: Counters,
-    degraded: BTreeSet<u32>,
+    /// Degraded groups, each with the mark of when it was noted last.
+    degraded: BTreeMap<u32, u64>,
+    degraded_mark: u64,
     capacity: (u64, u64),
     settled: bool,
     reclaim: reclaim::Progress,
@@ -214,7 +216,8 @@ impl Namespace {
             chunk_size,
             counters: Counters::default(),
             committed_counters: Counters::default(),
-            degraded: BTreeSet::new(),
+            degraded: BTreeMap::new(),
+            degraded_mark: 0,
             capacity: (0, 0),
             settled: false,
             reclaim: reclaim::Progress::at_start(),

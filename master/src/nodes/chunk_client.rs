@@ -1,4 +1,4 @@
-//! A thin client to storage nodes: have, get, put. Every call has a deadline.
+//! A thin client to storage nodes: have, get, put, and what repair asks. Every call has a deadline.
 //!
 //! Connections are kept by address and bounded in number; tonic connects them again by itself. What
 //! comes back is checked: a chunk whose bytes do not match its id is an error, never data.
@@ -18,10 +18,14 @@ use cairn_proto::{
     status, transport,
 };
 use tokio::time::timeout;
-use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{
+    Request, Status, Streaming, service::interceptor::InterceptedService, transport::Channel,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A dropping asks all homes about every chunk of a group.
+const DROP_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECTIONS_MAX: usize = 256;
 
 type Client = StorageServiceClient<InterceptedService<Channel, Greeting>>;
@@ -65,11 +69,29 @@ impl ChunkClient {
         node: &Node,
         ids: &[ChunkId],
     ) -> Result<Vec<Option<u32>>, ChunkError> {
+        self.lengths(node, ids, true).await
+    }
+
+    /// The same without stamping anything.
+    pub(crate) async fn has(
+        &self,
+        node: &Node,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Option<u32>>, ChunkError> {
+        self.lengths(node, ids, false).await
+    }
+
+    async fn lengths(
+        &self,
+        node: &Node,
+        ids: &[ChunkId],
+        touch: bool,
+    ) -> Result<Vec<Option<u32>>, ChunkError> {
         let mut lengths = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH_CHUNKS) {
             let mut client = self.client(node)?;
             let wire = batch.iter().map(|id| id.to_wire()).collect();
-            let request = pb::HaveRequest { ids: wire, touch: true };
+            let request = pb::HaveRequest { ids: wire, touch };
             let answer = within(client.have(Request::new(request))).await?;
             if answer.stored_len_plus_one.len() != batch.len() {
                 return Err(ChunkError::Malformed);
@@ -97,6 +119,70 @@ impl ChunkClient {
         let request = pb::GetChunkRequest { chunk_id: id.to_string() };
         let answer = within(client.get_chunk(Request::new(request))).await?;
         if id.verify(&answer.data) { Ok(answer.data) } else { Err(ChunkError::Damaged) }
+    }
+
+    /// What `node` holds of each group.
+    pub(crate) async fn group_digests(
+        &self,
+        node: &Node,
+        pg_bits: u32,
+    ) -> Result<pb::GroupDigestsResponse, ChunkError> {
+        let mut client = self.client(node)?;
+        within(client.group_digests(Request::new(pb::GroupDigestsRequest { pg_bits }))).await
+    }
+
+    /// Has `node` pull; what it says about it, from now on without a deadline.
+    pub(crate) async fn pull(
+        &self,
+        node: &Node,
+        request: pb::PullRequest,
+    ) -> Result<Streaming<pb::PullProgress>, ChunkError> {
+        let mut client = self.client(node)?;
+        within(client.pull_groups(Request::new(request))).await
+    }
+
+    /// Has `node` let go of a group.
+    pub(crate) async fn drop_group(
+        &self,
+        node: &Node,
+        request: pb::DropRequest,
+    ) -> Result<pb::DropResponse, ChunkError> {
+        let mut client = self.client(node)?;
+        let call = client.drop_group(Request::new(request));
+        match timeout(DROP_TIMEOUT, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(refused)) => Err(status::to_chunk(&refused)),
+            Err(_) => Err(ChunkError::Unreachable),
+        }
+    }
+
+    /// The chunks of a group that count, up to `limit` of them after `after`.
+    pub(crate) async fn list_group(
+        &self,
+        node: &Node,
+        (group, pg_bits): (u32, u32),
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<GroupPage, ChunkError> {
+        let after_the_one_before = group.checked_sub(1).map(|group| last_id(group, pg_bits));
+        let next = (group + 1 < 1 << pg_bits).then(|| first_id(group + 1, pg_bits));
+        let wire = |id: Option<ChunkId>| id.map(ChunkId::to_wire).unwrap_or_default();
+        let request = pb::ListChunksRequest {
+            after: wire(after.or(after_the_one_before)),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            before: wire(next),
+        };
+        let mut client = self.client(node)?;
+        let answer = within(client.list_chunks(Request::new(request))).await?;
+        let id = |entry: &pb::ChunkEntry| ChunkId::try_from(entry.id.as_ref());
+        let last = answer.chunks.last().map(id).transpose();
+        let last = last.map_err(|_| ChunkError::Malformed)?.filter(|_| !answer.end);
+        if last.is_some() && last <= after {
+            return Err(ChunkError::Malformed);
+        }
+        let counted = answer.chunks.iter().filter(|entry| !entry.uncounted).map(id);
+        let chunks: Result<_, _> = counted.collect();
+        Ok(GroupPage { chunks: chunks.map_err(|_| ChunkError::Malformed)?, last })
     }
 
     /// Puts `data` to `node`; durable there when this returns.
@@ -134,6 +220,30 @@ impl ChunkClient {
     }
 }
 
+/// A part of what a node has of a group.
+#[derive(Debug)]
+pub(crate) struct GroupPage {
+    /// Those that count.
+    pub(crate) chunks: Vec<ChunkId>,
+    /// Where to go on; `None` at the end.
+    pub(crate) last: Option<ChunkId>,
+}
+
+/// The least id of a group; groups have at least one bit here, or there is only one.
+fn first_id(group: u32, pg_bits: u32) -> ChunkId {
+    let mut id = [0; ChunkId::LEN];
+    id[..4].copy_from_slice(&(group << (32 - pg_bits)).to_be_bytes());
+    ChunkId::from_bytes(id)
+}
+
+/// The greatest id of a group.
+fn last_id(group: u32, pg_bits: u32) -> ChunkId {
+    let mut id = [0xff; ChunkId::LEN];
+    let head = (group << (32 - pg_bits)) | (u32::MAX >> pg_bits);
+    id[..4].copy_from_slice(&head.to_be_bytes());
+    ChunkId::from_bytes(id)
+}
+
 async fn within<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, ChunkError> {
@@ -141,5 +251,21 @@ async fn within<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(refused)) => Err(status::to_chunk(&refused)),
         Err(_) => Err(ChunkError::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cairn_proto::Group;
+
+    use super::*;
+
+    #[test]
+    fn ids_of_a_group_begin_and_end_where_it_does() {
+        for (group, bits) in [(1, 1), (5, 10), (1022, 10), (65_534, 16)] {
+            assert_eq!(Group::of(&first_id(group, bits), bits), Group(group));
+            assert_eq!(Group::of(&last_id(group, bits), bits), Group(group));
+            assert!(last_id(group - 1, bits) < first_id(group, bits));
+        }
     }
 }

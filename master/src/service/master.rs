@@ -108,6 +108,22 @@ impl MasterService for Edge {
         Ok(Response::new(Box::pin(ReceiverStream::new(entries))))
     }
 
+    async fn change_node(
+        &self,
+        request: Request<pb::ChangeNodeRequest>,
+    ) -> Result<Response<pb::ChangeNodeResponse>, Status> {
+        handshake::require(request.metadata())?;
+        self.0.change_node(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_copies(
+        &self,
+        request: Request<pb::SetCopiesRequest>,
+    ) -> Result<Response<pb::SetCopiesResponse>, Status> {
+        handshake::require(request.metadata())?;
+        self.0.set_copies(request.into_inner()).await.map(Response::new)
+    }
+
     type FsckStream = Boxed<pb::FsckProgress>;
 
     async fn fsck(

@@ -3,6 +3,7 @@
 //!
 //! - [`master`]: the generated trait, a line or two per call.
 //! - [`targets`], [`announce`], [`list`], [`file_manifest`], [`register`]: the six plain calls.
+//! - [`nodes`]: what people decide about nodes and copies.
 //! - [`greeting`]: Hello. [`status`]: what people ask. [`scan`]: walk and fsck over a snapshot.
 //! - [`dump`]: all of it as a file.
 
@@ -13,6 +14,7 @@ mod file_path;
 mod greeting;
 mod list;
 mod master;
+mod nodes;
 mod register;
 mod scan;
 mod status;
@@ -26,7 +28,8 @@ use tokio::sync::Semaphore;
 
 use crate::{
     activity::Activity, backup::Progress, cluster::Cluster, format::Format,
-    nodes::chunk_client::ChunkClient, op_thread::OpQueue, session::stream::Sessions,
+    nodes::chunk_client::ChunkClient, op_thread::OpQueue, repair::Repair,
+    session::stream::Sessions,
 };
 
 /// Everything that calls are answered from.
@@ -47,6 +50,8 @@ pub(crate) struct Service {
     pub(crate) sessions: Arc<Sessions>,
     /// The nodes.
     pub(crate) cluster: Arc<Cluster>,
+    /// Who looks after the copies.
+    pub(crate) repair: Arc<Repair>,
     /// Connections to the nodes.
     pub(crate) chunks: ChunkClient,
     /// How backups of the metadata fare.

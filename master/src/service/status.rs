@@ -49,6 +49,8 @@ impl Service {
             operations: self.activity.operations(),
             data_dir: self.data_dir.clone(),
             backup: Some(self.backups.status()),
+            safe_mode: self.cluster.unsettled_because().unwrap_or_default(),
+            repair: Some(self.repair.status()),
         })
     }
 

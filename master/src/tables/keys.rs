@@ -19,6 +19,7 @@
 //! | `q` | number(8) | [`ReclaimRow`](super::rows::ReclaimRow): segments cut off a file, still to be freed |
 //! | `S` | session(8) | [`SessionRow`](super::rows::SessionRow) |
 //! | `r` | session(8) seq(8) | the stored `Reply` |
+//! | `P` | | [`ClusterRow`](super::rows::ClusterRow): what people decided about the cluster |
 //! | `n` | node UUID(16) | a `Node` message |
 //! | `k` | ino(8) session(8) owner(8) space(1) | [`LocksRow`](super::rows::LocksRow): locks of one owner on one file |
 //! | `b` | generation(8) part(8) | [`BackupRow`](super::rows::BackupRow): chunks of a kept backup |
@@ -125,6 +126,10 @@ pub fn node(id: NodeId) -> Bytes {
 /// A part of a backup that is kept.
 pub fn backup(generation: u64, part: u64) -> Bytes {
     key(b'b', &[generation, part], &[])
+}
+/// What people decided about the cluster.
+pub fn cluster() -> Bytes {
+    key(b'P', &[], &[])
 }
 /// A degraded placement group.
 pub fn degraded(group: u32) -> Bytes {
@@ -331,6 +336,7 @@ mod tests {
             session(1),
             reply(1, 1),
             node(id),
+            cluster(),
             degraded(1),
             locks(1, 1, 1, 1),
             backup(1, 1),

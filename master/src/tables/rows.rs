@@ -30,6 +30,20 @@ pub struct SchemaRow {
     pub chunk_size: u32,
 }
 
+/// What people decided about the cluster after it was formatted.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClusterRow {
+    /// Copies wanted of every chunk; 0: as formatted.
+    #[prost(uint32, tag = "1")]
+    pub replicas: u32,
+    /// Copies without which a write fails; 0: as formatted.
+    #[prost(uint32, tag = "2")]
+    pub min_replicas: u32,
+    /// UUIDs, 16 bytes each, of nodes that were removed and may not come back by themselves.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub removed: Vec<Bytes>,
+}
+
 /// An inode.
 #[derive(Clone, PartialEq, Message)]
 pub struct InodeRow {

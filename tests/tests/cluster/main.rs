@@ -2,10 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backup;
+mod copies;
+mod drain;
 mod full_disk;
+mod join;
 mod metadata;
+mod nodes;
 mod overload;
 mod pull;
+mod repair;
 mod scrub;
 mod start;
 mod stopped_node;

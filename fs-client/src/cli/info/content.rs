@@ -54,10 +54,10 @@ impl Nodes {
         Ok(Self { map, nodes, away: BTreeMap::new() })
     }
 
-    /// Copies that can be had: not more than there are nodes.
+    /// Copies that can be had: not more than there are nodes for them.
     fn wanted(&self) -> u32 {
-        let nodes = u32::try_from(self.map.nodes.len()).unwrap_or(u32::MAX);
-        self.map.replicas.min(nodes).max(1)
+        let homes = self.map.nodes.iter().filter(|n| n.weight > 0 && n.state.is_home()).count();
+        self.map.replicas.min(u32::try_from(homes).unwrap_or(u32::MAX)).max(1)
     }
 
     async fn ask(&mut self, ids: &[ChunkId]) -> Vec<Answer> {
@@ -88,9 +88,8 @@ impl Nodes {
 
     /// The copies of the chunk at `position` of what was asked.
     fn copies(&self, chunk: &ChunkRef, position: usize, answers: &[Answer]) -> Vec<CopyInfo> {
-        let order = self.map.order(self.map.group(&chunk.id));
-        let targets: Vec<NodeId> =
-            order.iter().take(self.map.replicas as usize).map(|n| n.id).collect();
+        let homes = self.map.homes(self.map.group(&chunk.id));
+        let targets: Vec<NodeId> = homes.iter().map(|n| n.id).collect();
         let state = |(asked, answer): (&AskedNode, &Answer)| {
             let state = match answer {
                 Some(lengths) => match lengths[position] {

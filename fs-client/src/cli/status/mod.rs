@@ -1,6 +1,7 @@
 //! `cairn status`: what is up, how much is stored, what lacks copies.
 
 mod backup;
+pub mod repair;
 pub mod report;
 
 use clap::Args;
@@ -66,6 +67,9 @@ impl StatusReport {
         );
         println!("Backup         {}", self.backup.line());
         println!("Health         {}", self.health());
+        if let Some(line) = self.repair.line() {
+            println!("Repair         {line}");
+        }
         self.print_nodes();
         self.print_sessions();
     }
@@ -105,6 +109,10 @@ impl StatusReport {
                 self.groups,
                 self.replicas
             ));
+        }
+        ill.extend(self.repair.complaints(self.groups));
+        if !self.safe_mode.is_empty() {
+            ill.push(format!("safe mode: {}", self.safe_mode));
         }
         ill
     }

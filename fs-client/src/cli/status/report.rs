@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use super::backup::BackupReport;
+use super::repair::RepairReport;
 use crate::cli::{output::JSON_VERSION, units};
 
 /// The cluster as the master knows it. `cairn status --json`
@@ -14,7 +15,8 @@ pub struct StatusReport {
     pub version: u32,
     /// UUID of the file system.
     pub fs: String,
-    /// Every node is up, no disk has failed, every group has all its copies.
+    /// Every node is up, no disk has failed, every group has all its copies where they belong, and the
+    /// master is not in safe mode.
     pub healthy: bool,
     /// The master's process.
     pub master: MasterReport,
@@ -55,6 +57,10 @@ pub struct StatusReport {
     pub groups: u32,
     /// Groups that were written with fewer copies than `replicas`.
     pub degraded_groups: Vec<u32>,
+    /// Why the master neither repairs nor collects garbage since its start; empty: it does.
+    pub safe_mode: String,
+    /// How far the copies are where they belong.
+    pub repair: RepairReport,
     /// How often the master has done each kind of operation.
     pub operations: Vec<OperationReport>,
     /// Backups of the master's metadata into the nodes.
@@ -215,10 +221,17 @@ impl From<pb::StatusResponse> for StatusReport {
         let largest = nodes.iter().map(|n| n.chunk_bytes).max().unwrap_or(0);
         let unique_bytes = largest.max(stored_bytes / u64::from(map.replicas.max(1)));
         let usage = status.usage.unwrap_or_default();
+        let names = |id: &str| {
+            let node = nodes.iter().find(|node| node.id == id);
+            node.map_or_else(|| id.to_owned(), |node| node.name.clone())
+        };
+        let repair = RepairReport::new(status.repair.unwrap_or_default(), names);
         Self {
             version: JSON_VERSION,
             fs: status.fs_uuid,
             healthy: status.degraded_groups.is_empty()
+                && repair.is_done()
+                && status.safe_mode.is_empty()
                 && !nodes.is_empty()
                 && nodes.iter().all(NodeReport::is_well),
             master: MasterReport {
@@ -247,6 +260,8 @@ impl From<pb::StatusResponse> for StatusReport {
             map_epoch: map.epoch,
             groups: 1 << map.pg_bits.min(16),
             degraded_groups: status.degraded_groups,
+            safe_mode: status.safe_mode,
+            repair,
             operations: status.operations.into_iter().map(OperationReport::from).collect(),
             backup: BackupReport::from(status.backup.unwrap_or_default()),
             nodes,

@@ -62,6 +62,8 @@ pub(super) struct NodeReport {
     damaged: u64,
     /// Why it could not be checked; absent when it was.
     error: Option<String>,
+    /// It is out: its copies belong elsewhere by now, so it need not be checked.
+    out: bool,
     /// Chunks of files that should have a copy here, which could not be checked. In a store with very
     /// many chunks one that is shared may count more than once.
     unchecked: u64,
@@ -104,8 +106,7 @@ impl Verify {
         references::check_all(&admin, &map, damaged, &mut report, &progress).await?;
         drop(progress);
         report.nodes.sort_by(|a, b| name_order(&a.node).cmp(&name_order(&b.node)));
-        report.ok =
-            report.findings.is_empty() && report.nodes.iter().all(|node| node.error.is_none());
+        report.ok = report.findings.is_empty() && report.nodes.iter().all(|node| !node.is_missed());
         if self.json {
             output::json(&report)?;
         } else {
@@ -119,6 +120,9 @@ impl VerifyReport {
     fn print(&self) {
         for node in &self.nodes {
             match &node.error {
+                Some(_) if node.out => {
+                    println!("{}: out; its copies belong elsewhere by now", node.node);
+                }
                 Some(why) => {
                     let copies = units::plural(node.unchecked, "chunk");
                     let what =
@@ -141,7 +145,7 @@ impl VerifyReport {
         for finding in &self.findings {
             finding.print();
         }
-        let away = self.nodes.iter().filter(|node| node.error.is_some()).count() as u64;
+        let away = self.nodes.iter().filter(|node| node.is_missed()).count() as u64;
         let result = if self.ok {
             painted("every copy is there and right", Mood::Good)
         } else if self.findings.is_empty() {
@@ -159,6 +163,13 @@ impl VerifyReport {
             units::plural(self.files, "file"),
             units::plural(self.references, "reference"),
         );
+    }
+}
+
+impl NodeReport {
+    /// It should have been checked and was not.
+    fn is_missed(&self) -> bool {
+        self.error.is_some() && !self.out
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cairn_proto::{ChunkId, ClusterMap, Node, NodeId};
+use cairn_proto::{ChunkId, ClusterMap, Node, NodeId, NodeState};
 use futures_util::future::join_all;
 
 use super::NodeReport;
@@ -32,7 +32,8 @@ pub(super) async fn check_all(
 }
 
 async fn check(admin: &Admin, node: &Node, progress: &Progress) -> (NodeReport, HashSet<ChunkId>) {
-    let mut report = NodeReport { node: node.name.clone(), ..NodeReport::default() };
+    let out = node.state == NodeState::Out;
+    let mut report = NodeReport { node: node.name.clone(), out, ..NodeReport::default() };
     let mut damaged = HashSet::new();
     match follow(admin, node, progress, &mut report, &mut damaged).await {
         Ok(true) => {}

@@ -183,14 +183,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Copies that can be had: not more than there are nodes.
+    /// Copies that can be had: not more than there are nodes for them.
     fn wanted(&self) -> usize {
-        (self.map.replicas as usize).min(self.map.nodes.len()).max(1)
+        let homes = self.map.nodes.iter().filter(|n| n.weight > 0 && n.state.is_home()).count();
+        (self.map.replicas as usize).min(homes).max(1)
     }
 
     fn is_target(&self, chunk: &ChunkRef, node: NodeId) -> bool {
-        let order = self.map.order(self.map.group(&chunk.id));
-        order.iter().take(self.map.replicas as usize).any(|n| n.id == node)
+        self.map.homes(self.map.group(&chunk.id)).iter().any(|home| home.id == node)
     }
 
     /// All findings, chunks that are damaged although no file refers to them included.

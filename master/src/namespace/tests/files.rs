@@ -321,8 +321,13 @@ fn degraded_groups_are_remembered() {
     store.ns.commit().unwrap();
     store.restart();
     assert_eq!(store.ns.degraded_groups(), [3, 900]);
-    store.ns.clear_degraded(3);
+    store.ns.clear_degraded(3, u64::MAX);
     store.ns.commit().unwrap();
     store.restart();
     assert_eq!(store.ns.degraded_groups(), [900]);
+    let seen = store.ns.degraded_marks()[&900];
+    let again = pb::Commit { ino, degraded_groups: vec![900], ..Default::default() };
+    store.commit_file(again).unwrap();
+    store.ns.clear_degraded(900, seen);
+    assert_eq!(store.ns.degraded_groups(), [900], "it was noted again after it was looked at");
 }
