@@ -13,7 +13,7 @@ pub mod tally;
 use std::sync::Arc;
 
 use cairn_proto::{ClusterMap, NodeId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
 use self::rate::Rate;
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 
 /// Most calls to pull that are served at once.
 const PULLS: usize = 8;
+/// Room for chunks that are being fetched, in KiB: the largest chunk, at least.
+const ROOM_KIB: u32 = 16 * 1024;
 
 /// What repair has done since the node started.
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Repair {
     map: watch::Receiver<Option<Arc<ClusterMap>>>,
     rate: Rate,
     pulls: Arc<Semaphore>,
+    /// In KiB.
+    room: Semaphore,
     activity: RepairActivity,
 }
 
@@ -59,6 +63,7 @@ impl Repair {
             map,
             rate: Rate::default(),
             pulls: Arc::new(Semaphore::new(PULLS)),
+            room: Semaphore::new(ROOM_KIB as usize),
             activity: RepairActivity::default(),
         }
     }
@@ -66,6 +71,12 @@ impl Repair {
     /// What was done so far.
     pub fn activity(&self) -> &RepairActivity {
         &self.activity
+    }
+
+    /// Room for `bytes` of chunks; waits while others have it.
+    async fn room(&self, bytes: u64) -> SemaphorePermit<'_> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(ROOM_KIB);
+        self.room.acquire_many(kib).await.expect("is never closed")
     }
 
     /// To be held while a pull goes on; `None` when too many do.

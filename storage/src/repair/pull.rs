@@ -2,8 +2,8 @@
 //!
 //! A fetched chunk is checked and stored as any other, with the stamp that it has at the source: a copy
 //! is no use, so it must not look like one to garbage collection. A source that fails is left out; what
-//! only it had stays missing and is named. Bounds: a page of each source, and [`UNDER_WAY`] batches, whose
-//! room is taken from that of puts.
+//! only it had stays missing and is named. Bounds: a page of each source for each of [`GROUPS`] groups, and
+//! room for batches that all pulls share, apart from that of puts, so that a slow source holds up no client.
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, Group, Node, limits::BATCH_BYTES};
@@ -20,8 +20,10 @@ use crate::{
     store::groups::ids_of,
 };
 
-/// Batches of one pull that are fetched at once.
-const UNDER_WAY: usize = 4;
+/// Groups of one pull that are worked on at once: most have a batch or two each.
+const GROUPS: usize = 4;
+/// Batches of one group that are fetched at once.
+const UNDER_WAY: usize = 2;
 
 /// What is to be made whole, and from where.
 #[derive(Clone, Debug)]
@@ -52,9 +54,14 @@ impl Repair {
                 Err(e) => tally.failed(e.to_string()),
             }
         }
-        for group in pull.groups {
-            let result = self.pull_group(group, pull.pg_bits, &sources, tally).await;
+        let sources = &sources;
+        let groups = pull.groups.into_iter().map(|group| async move {
+            let result = self.pull_group(group, pull.pg_bits, sources, tally).await;
             tally.group_done(group).await;
+            result
+        });
+        let mut results = stream::iter(groups).buffer_unordered(GROUPS);
+        while let Some(result) = results.next().await {
             if let Err(Stuck(why)) = result {
                 tally.failed(format!("this node can store nothing more: {why}"));
                 return;
@@ -97,7 +104,7 @@ impl Repair {
     ) -> Result<(), Stuck> {
         let bytes: u64 = batch.iter().map(|seen| u64::from(seen.len)).sum();
         self.rate.take(bytes).await;
-        let _room = self.store.admit_put(bytes).await;
+        let _room = self.room(bytes).await;
         while let Some(source) = batch.iter().find_map(|seen| seen.holders.last().copied()) {
             let mut ask = Vec::new();
             batch.retain_mut(|seen| {

@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Stores copies of chunks of other nodes, checked as [`Store::put`] does, each with the epoch that it
-    /// has there. The caller holds what [`Store::admit_put`] gave until this returns.
+    /// has there. How much of them is in memory is bounded by the caller.
     pub async fn put_copies(self: &Arc<Self>, copies: Vec<Record>) -> Outcome {
         let store = Arc::clone(self);
         let check = move || {
