@@ -4,7 +4,7 @@
 use std::{fs, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
 use cairn_proto::{Group, pb};
-use cairn_tests::{Cluster, Layout, Rng, inspect, wait_for, within};
+use cairn_tests::{Cluster, Layout, Rng, inspect, sh, wait_for, within};
 use serde_json::Value;
 
 const PG_BITS: u32 = 10;
@@ -143,6 +143,34 @@ fn what_is_damaged_is_known_after_kill_9_at_every_step() {
         pull(&cluster, 0, 1);
         assert_eq!(damaged(&json(&cluster, 20, &["scrub", "--json"]).1), [0, 0]);
         assert!(fs::read(cluster.mount().join("f")).unwrap() == content);
+        cluster.assert_sound();
+    });
+}
+
+#[test]
+fn a_disk_that_rots_is_read_again_by_itself_and_healed_by_itself() {
+    within(200, || {
+        // A pass begins as soon as the one before it is a second old.
+        let node_args = ["--scrub-period", "1s"].map(str::to_owned).to_vec();
+        let cluster = Cluster::with(Layout { node_args, ..Layout::default() });
+        let content = Rng::new(11).bytes(2 << 20);
+        let mount = cluster.mount();
+        fs::write(mount.join("precious"), &content).unwrap();
+        sh(mount.path(), 30, "sync precious");
+        assert_eq!(flip(cluster.node_data(0), &content, |n| n % 2 == 0), 16);
+        assert_eq!(flip(cluster.node_data(1), &content, |n| n % 2 == 1), 16);
+        let healed = wait_for(Duration::from_secs(60), || {
+            assert!(fs::read(cluster.mount().join("precious")).unwrap() == content);
+            let status = inspect::status(&cluster).unwrap();
+            let nodes: Vec<_> = status.nodes.into_iter().filter_map(|node| node.status).collect();
+            let found = |name: &str| {
+                fs::read_to_string(cluster.log_path(name)).unwrap().contains("damaged: its bytes")
+            };
+            found("node1") && found("node2") && nodes.iter().all(|node| node.damaged_chunks == 0)
+        });
+        assert!(healed, "{}", cluster.cairn(20, &["scrub"]));
+        let sound = wait_for(Duration::from_secs(60), || cluster.cairn(60, &["verify"]).ok());
+        assert!(sound, "{}", cluster.cairn(60, &["verify"]));
         cluster.assert_sound();
     });
 }
