@@ -10,7 +10,7 @@ use cairn_daemon::metrics::Registry;
 use cairn_proto::NodeState;
 
 use crate::{
-    activity::Activity, backup::Progress, cluster::Cluster, op_thread::OpQueue,
+    activity::Activity, backup::Progress, cluster::Cluster, op_thread::OpQueue, repair::Repair,
     session::registry::Registry as Sessions, sync_thread::Durability,
 };
 
@@ -21,12 +21,13 @@ pub(crate) struct Sources {
     pub(crate) durability: Arc<Durability>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) cluster: Arc<Cluster>,
+    pub(crate) repair: Arc<Repair>,
     pub(crate) backups: Arc<Progress>,
 }
 
 /// Everything about a master whose data is in `data`.
 pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
-    let Sources { activity, ops, durability, sessions, cluster, backups } = sources;
+    let Sources { activity, ops, durability, sessions, cluster, repair, backups } = sources;
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     operations(&mut registry, &activity);
     registry.gauges(
@@ -50,6 +51,7 @@ pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
         },
     );
     nodes_and_groups(&mut registry, &cluster, &activity);
+    copies(&mut registry, &repair, &cluster);
     namespace(&mut registry, &activity);
     metadata_backups(&mut registry, &backups);
     disk(&mut registry, data);
@@ -133,6 +135,50 @@ fn nodes_and_groups(registry: &mut Registry, cluster: &Arc<Cluster>, activity: &
             samples.put(&[("state", "complete")], all.saturating_sub(degraded));
             samples.put(&[("state", "degraded")], degraded);
         },
+    );
+}
+
+fn copies(registry: &mut Registry, repair: &Arc<Repair>, cluster: &Arc<Cluster>) {
+    let read = Arc::clone(repair);
+    registry.gauges(
+        "cairn_master_repair_groups",
+        "Placement groups whose copies are not as they should be: lacking (a node that can be reached \
+         lacks chunks), waiting (a node that should have them is away) or elsewhere (a node where they \
+         do not belong has them too)",
+        move |samples| {
+            let status = read.status();
+            samples.put(&[("state", "lacking")], u64::from(status.groups_not_whole));
+            samples.put(&[("state", "waiting")], u64::from(status.groups_waiting));
+            samples.put(&[("state", "elsewhere")], u64::from(status.groups_to_drop));
+        },
+    );
+    let read = Arc::clone(repair);
+    registry.gauge(
+        "cairn_master_repair_pending_bytes",
+        "Estimate of the bytes that repair and rebalancing still copy",
+        move || read.status().bytes_to_move,
+    );
+    let read = Arc::clone(repair);
+    registry.gauge(
+        "cairn_master_repair_eta_seconds",
+        "Estimate of the time until everything is copied; 0: nothing to copy, or no telling",
+        move || read.status().eta_seconds,
+    );
+    let read = Arc::clone(repair);
+    registry.counters(
+        "cairn_master_repair_bytes",
+        "Bytes of chunks that nodes have copied from each other or dropped where they did not belong",
+        move |samples| {
+            let status = read.status();
+            samples.put(&[("action", "copied")], status.bytes_moved);
+            samples.put(&[("action", "dropped")], status.bytes_dropped);
+        },
+    );
+    let read = Arc::clone(cluster);
+    registry.gauge(
+        "cairn_master_safe_mode",
+        "1 while the master has just started and waits for nodes, and so repairs and deletes nothing",
+        move || u64::from(!read.is_settled()),
     );
 }
 

@@ -211,6 +211,7 @@ impl Parts {
             durability: Arc::clone(&self.durability),
             sessions: Arc::clone(&service.sessions.registry),
             cluster: Arc::clone(&service.cluster),
+            repair: Arc::clone(&service.repair),
             backups: Arc::clone(&service.backups),
         };
         Site::new(metrics::registry(sources, &config.data))

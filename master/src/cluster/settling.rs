@@ -6,11 +6,12 @@
 //! settled, always settled: later losses have their own delays.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use cairn_proto::NodeState;
+use cairn_proto::{NodeId, NodeState};
 
 use super::{Cluster, membership::Membership};
 
@@ -20,28 +21,37 @@ pub(super) struct Settling {
     settled: AtomicBool,
     grace: Duration,
     started: Instant,
+    /// Nodes that may hold copies which are nowhere else: all that were not out before the start.
+    expected: BTreeSet<NodeId>,
 }
 
 impl Settling {
     pub(super) fn new(grace: Duration, membership: &Membership) -> Self {
         let settled = AtomicBool::new(!membership.awaits_any());
-        Self { settled, grace, started: Instant::now() }
+        let started = Instant::now();
+        Self { settled, grace, started, expected: expected(membership) }
     }
 }
 
-/// Whether the nodes that are there after the grace hold a copy of everything.
-fn enough(members: &Membership, now: Instant) -> bool {
-    let counted = |state| match state {
+fn expected(members: &Membership) -> BTreeSet<NodeId> {
+    let kept = members.members().filter(|m| match m.node.state {
         NodeState::Up
         | NodeState::Suspect
         | NodeState::Down
         | NodeState::Draining
         | NodeState::Maintenance => true,
         NodeState::Out => false,
-    };
-    let expected = members.members().filter(|m| counted(m.node.state)).count();
-    let there = members.members().filter(|m| m.is_reachable(now, members.patience())).count();
-    there > 0 && there + (members.copies().replicas as usize) > expected
+    });
+    kept.map(|m| m.node.id).collect()
+}
+
+/// Whether so few of the `expected` are missing that the others hold a copy of everything. Those that have
+/// gone out since the start are missing all the same; those that people removed are not.
+fn enough(expected: &BTreeSet<NodeId>, members: &Membership, now: Instant) -> bool {
+    let known = expected.iter().filter_map(|id| members.get(*id));
+    let (there, missing): (Vec<_>, Vec<_>) =
+        known.partition(|m| m.is_reachable(now, members.patience()));
+    !there.is_empty() && missing.len() < members.copies().replicas as usize
 }
 
 impl Cluster {
@@ -73,8 +83,9 @@ impl Cluster {
             return;
         }
         let in_grace = self.settling.started.elapsed() < self.settling.grace;
-        let settled =
-            self.with(|members, now| !members.awaits_any() || (!in_grace && enough(members, now)));
+        let settled = self.with(|members, now| {
+            !members.awaits_any() || (!in_grace && enough(&self.settling.expected, members, now))
+        });
         if settled {
             self.settling.settled.store(true, Ordering::Release);
             tracing::info!("enough nodes have reported: repair and garbage collection may run");
@@ -84,9 +95,7 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use cairn_proto::{Node, NodeId};
+    use cairn_proto::Node;
     use uuid::Uuid;
 
     use super::*;
@@ -114,11 +123,19 @@ mod tests {
         let nodes = (1..=3).map(node).collect();
         let known = Known { nodes, removed: BTreeSet::new(), copies };
         let mut members = Membership::new(patience, known, t);
+        let expected = expected(&members);
         members.report(LinkId(1), node(1), None, t).unwrap();
-        assert!(!enough(&members, t), "two are missing, and there are two copies");
+        assert!(!enough(&expected, &members, t), "two are missing, and there are two copies");
         members.report(LinkId(2), node(2), None, t).unwrap();
-        assert!(enough(&members, t), "one is missing");
+        assert!(enough(&expected, &members, t), "one is missing");
         assert!(members.awaits_any());
-        assert!(!enough(&members, t + second * 2), "nobody is there any more");
+        let later = t + second * 10;
+        members.report(LinkId(1), node(1), None, later).unwrap();
+        members.report(LinkId(4), node(4), None, later).unwrap();
+        members.tick(t + second * 9);
+        members.tick(later);
+        assert!(!enough(&expected, &members, later), "a new node does not stand for an old one");
+        members.remove(node(2).id);
+        assert!(enough(&expected, &members, later), "people say that it is gone for good");
     }
 }

@@ -121,13 +121,38 @@ fn a_master_that_is_killed_in_the_middle_of_a_repair_goes_on_with_it() {
         assert!(begun, "{:?}", repair(&cluster));
         cluster.kill_master();
         cluster.start_master();
-        let status = cairn_tests::inspect::status(&cluster).unwrap();
-        assert!(
-            !status.safe_mode.is_empty() || cluster.master().is_running(),
-            "a master that has just started is careful"
-        );
         wait_whole(&cluster);
         assert_eq!(state(&cluster, 2), Some(NodeState::Out), "that is remembered");
         check(&mount.join("files"), 0, 60);
+    });
+}
+
+#[test]
+fn a_master_that_misses_too_many_nodes_touches_nothing() {
+    within(180, || {
+        let mut layout = quick(4, 2);
+        layout.master_args.extend(["--safe-mode-grace", "1"].map(String::from));
+        let mut cluster = Cluster::with(layout);
+        let mount = cluster.mount();
+        write(&mount.join("files"), 0, 20);
+        wait_whole(&cluster);
+        cluster.kill_master();
+        cluster.kill_node(0);
+        cluster.kill_node(1);
+        cluster.start_master();
+        let held = chunks_on(&cluster, 2) + chunks_on(&cluster, 3);
+        wait_state(&cluster, 0, NodeState::Out);
+        wait_state(&cluster, 1, NodeState::Out);
+        let status = cairn(&cluster, &["status"]);
+        assert!(status.contains("safe mode") && status.contains("node1"), "{status}");
+        let moved = wait_for(Duration::from_secs(5), || repair(&cluster).chunks_moved > 0);
+        assert!(!moved, "two of four nodes are missing, and there are two copies");
+        assert_eq!(chunks_on(&cluster, 2) + chunks_on(&cluster, 3), held);
+        // One of them is enough: at least one copy of everything is there.
+        cluster.start_node(0);
+        let repaired = wait_for(Duration::from_secs(60), || repair(&cluster).chunks_moved > 0);
+        assert!(repaired, "{}", cairn(&cluster, &["status"]));
+        wait_whole(&cluster);
+        check(&mount.join("files"), 0, 20);
     });
 }

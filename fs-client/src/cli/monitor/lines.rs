@@ -48,18 +48,32 @@ fn cluster_text(c: &ClusterMoment) -> String {
     let cpu = |percent: Option<f64>| percent.map_or_else(|| "-".to_owned(), |p| format!("{p:.0}%"));
     let nodes_cpu = c.nodes.iter().filter_map(|n| n.process.cpu_percent).reduce(|a, b| a + b);
     format!(
-        "in {}/s  out {}/s  {} op/s  nodes {up}/{} up  degraded {}  sessions {}  stored {}  free {}  \
+        "in {}/s  out {}/s  {} op/s  nodes {up}/{} up  degraded {}{}  sessions {}  stored {}  free {}  \
          cpu master {} nodes {}",
         rate(c.bytes_in_per_second),
         rate(c.bytes_out_per_second),
         c.operations_per_second.map_or_else(|| "-".to_owned(), operations),
         c.nodes.len(),
         c.degraded_groups,
+        repair(c),
         c.sessions,
         units::bytes(c.stored_bytes),
         units::bytes(c.free_bytes),
         cpu(c.master_process.cpu_percent),
         cpu(nodes_cpu),
+    )
+}
+
+/// What repair does; nothing while it has nothing to do.
+fn repair(c: &ClusterMoment) -> String {
+    if c.groups_not_whole == 0 {
+        return String::new();
+    }
+    format!(
+        "  repair {} groups, {} at {}/s",
+        c.groups_not_whole,
+        units::bytes(c.bytes_to_move),
+        units::bytes(c.repair_bytes_per_second)
     )
 }
 

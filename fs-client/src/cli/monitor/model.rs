@@ -63,6 +63,18 @@ pub struct ClusterMoment {
     pub groups: u32,
     /// Groups that were written with fewer copies than `replicas`.
     pub degraded_groups: u64,
+    /// Groups of which a node that can be reached lacks chunks.
+    pub groups_not_whole: u32,
+    /// Groups one of whose nodes cannot be reached, or that have too few nodes.
+    pub groups_waiting: u32,
+    /// Estimate of the bytes that repair and rebalancing still copy.
+    pub bytes_to_move: u64,
+    /// Bytes that they copy in a second.
+    pub repair_bytes_per_second: u64,
+    /// Seconds until they are done at this speed; 0: nothing to copy, or no telling.
+    pub repair_eta_seconds: u64,
+    /// Why the master neither repairs nor collects garbage since its start; empty: it does.
+    pub safe_mode: String,
     /// Clients with an open session.
     pub sessions: u64,
     /// Files that clients hold open.
@@ -254,6 +266,12 @@ impl Model {
             replicas: status.replicas,
             groups: status.groups,
             degraded_groups: status.degraded_groups.len() as u64,
+            groups_not_whole: status.repair.groups_not_whole,
+            groups_waiting: status.repair.groups_waiting,
+            bytes_to_move: status.repair.bytes_to_move,
+            repair_bytes_per_second: status.repair.bytes_per_second,
+            repair_eta_seconds: status.repair.eta_seconds,
+            safe_mode: status.safe_mode.clone(),
             sessions: status.sessions.len() as u64,
             open_files: status.sessions.iter().map(|s| s.open_inodes).sum(),
             clients,

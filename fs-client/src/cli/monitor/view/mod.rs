@@ -157,6 +157,15 @@ fn trouble(cluster: &ClusterMoment) -> String {
     if cluster.degraded_groups > 0 {
         words.push(units::plural(cluster.degraded_groups, "degraded group"));
     }
+    if cluster.groups_not_whole > 0 {
+        words.push(format!(
+            "{} lack copies",
+            units::plural(cluster.groups_not_whole.into(), "group")
+        ));
+    }
+    if !cluster.safe_mode.is_empty() {
+        words.push("safe mode".to_owned());
+    }
     words.join(", ")
 }
 

@@ -54,8 +54,23 @@ fn health(cluster: &ClusterMoment, settings: Settings) -> Line<'static> {
     let degraded = format!("{} degraded", units::count(cluster.degraded_groups));
     let style =
         if cluster.degraded_groups > 0 { settings.color(Color::Yellow) } else { Style::new() };
+    let groups = Span::raw(format!(" Groups  {}, ", units::count(cluster.groups.into())));
+    if cluster.groups_not_whole > 0 {
+        let left = match cluster.repair_eta_seconds {
+            0 => String::new(),
+            seconds => format!(", about {} left", units::seconds(seconds)),
+        };
+        let repair = format!(
+            ", {} lack {} of copies, {}/s{left}",
+            units::count(cluster.groups_not_whole.into()),
+            units::bytes(cluster.bytes_to_move),
+            units::bytes(cluster.repair_bytes_per_second)
+        );
+        let repair = Span::styled(repair, settings.color(Color::Yellow));
+        return Line::from(vec![groups, Span::styled(degraded, style), repair]);
+    }
     Line::from(vec![
-        Span::raw(format!(" Groups  {}, ", units::count(cluster.groups.into()))),
+        groups,
         Span::styled(degraded, style),
         Span::raw(format!(
             ", {:.2} of {} copies   {}, {}",

@@ -51,6 +51,20 @@ fn everything_is_on_a_terminal_of_the_usual_size() {
 }
 
 #[test]
+fn what_repair_does_is_shown_while_it_has_something_to_do() {
+    let mut model = model(40);
+    let known = model.known.as_mut().map(|(_, cluster)| cluster).unwrap();
+    known.groups_not_whole = 12;
+    known.bytes_to_move = 3 << 20;
+    known.repair_bytes_per_second = 1 << 20;
+    known.repair_eta_seconds = 3;
+    known.safe_mode = "waiting".to_owned();
+    let screen = screen(&model, 120, 24);
+    shows(&screen, &["12 lack 3.0 MiB of copies, 1.0 MiB/s, about 3 s left"]);
+    shows(&screen, &["12 groups lack copies, safe mode"]);
+}
+
+#[test]
 fn a_large_terminal_shows_the_clients_too() {
     let screen = screen(&model(300), 200, 50);
     shows(&screen, &["host:/mnt/cairn", "connected", "4 open files", "Most frequent", "peak"]);
