@@ -126,10 +126,9 @@ fn capacity(cluster: &Cluster) -> (u64, u64) {
     let replicas = u64::from(cluster.map().replicas);
     let (total, free) = cluster.with(|members, _| {
         let counted = members.members().filter(|m| match m.node.state {
-            NodeState::Up | NodeState::Suspect | NodeState::Draining | NodeState::Maintenance => {
-                true
-            }
-            NodeState::Down | NodeState::Out => false,
+            NodeState::Up | NodeState::Suspect | NodeState::Maintenance => true,
+            // What is being emptied is no room for anything.
+            NodeState::Down | NodeState::Out | NodeState::Draining => false,
         });
         let disks = counted.filter_map(|m| m.status.as_ref()).flat_map(|status| &status.disks);
         disks.filter(|d| !d.failed).fold((0u64, 0u64), |(total, free), d| {
