@@ -25,6 +25,9 @@ pub const BACKUP_FINISHED: &str = "backup-finished";
 /// Nodes have the root of a backup, older ones are not forgotten.
 pub const BACKUP_ROOTS: &str = "backup-roots";
 
+/// A part of what a new or ending quota counts was moved, not yet committed.
+pub const QUOTA_STEP: &str = "quota-step";
+
 /// Every name that a serving master passes under any load, for tests that go through all of them.
 pub const ALL: &[&str] = &[EXECUTED, COMMIT_BEFORE, COMMIT_AFTER, SYNC_BEFORE, SYNC_AFTER];
 

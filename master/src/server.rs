@@ -28,7 +28,7 @@ use cairn_proto::{
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::{JoinSet, spawn_blocking},
     time::timeout,
 };
@@ -52,7 +52,7 @@ use crate::{
     nodes::{chunk_client::ChunkClient, probe::Prober},
     op_thread::{self, Failure, OpQueue},
     repair::{self, Limits, Repair},
-    service::{Edge, Service},
+    service::{Edge, Service, quota},
     session::{expiry, push, registry::Registry, stream::Sessions},
     sync_thread::{self, Durability},
 };
@@ -283,6 +283,8 @@ fn assemble(
         limits,
     );
     tasks.spawn(repair::run(Arc::clone(&repair)));
+    let quota_work = Arc::new(Notify::new());
+    tasks.spawn(quota::work(ops.clone(), Arc::clone(&quota_work)));
     let service = Arc::new(Service {
         format,
         address,
@@ -298,6 +300,7 @@ fn assemble(
         repair,
         chunks,
         backups,
+        quota_work,
         scans: Arc::new(Semaphore::new(SCANS)),
     });
     Ok(Parts { service, durability, op_thread, sync_thread, tasks, failed })

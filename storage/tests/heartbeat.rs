@@ -112,6 +112,9 @@ unasked! {
     change_node(pb::ChangeNodeRequest) -> pb::ChangeNodeResponse;
     set_copies(pb::SetCopiesRequest) -> pb::SetCopiesResponse;
     dump(pb::DumpRequest) -> Replies<pb::DumpPart>;
+    set_quota(pb::SetQuotaRequest) -> pb::Quota;
+    remove_quota(pb::RemoveQuotaRequest) -> pb::Quota;
+    quotas(pb::QuotasRequest) -> pb::QuotasResponse;
 }
 
 struct Master {

@@ -32,6 +32,7 @@ pub mod mount_options;
 pub mod node;
 pub mod profile;
 pub mod progress;
+pub mod quota;
 pub mod rebalance;
 mod reference_sort;
 pub mod rm;
@@ -101,6 +102,7 @@ enum Verb {
     Rebalance(rebalance::Rebalance),
     Cluster(cluster::Cluster),
     Meta(meta::Meta),
+    Quota(quota::Quota),
     Schema(schema::Schema),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -162,6 +164,7 @@ impl Cli {
             Verb::Rebalance(verb) => finish(verb.run(&connection)),
             Verb::Cluster(verb) => finish(verb.run(&connection)),
             Verb::Meta(verb) => finish(verb.run(&connection)),
+            Verb::Quota(verb) => finish(verb.run(&connection)),
             Verb::Schema(verb) => verb.run().map(|()| true),
         };
         match outcome {

@@ -10,7 +10,7 @@ use super::{
     analyze::report::AnalyzeReport, cluster::CopiesReport, df::DfReport, du::DuReport,
     failure::Failure, fsck::FsckReport, info::report::InfoReport, list::ListReport,
     meta::DumpReport, monitor::model::Moment, node::list::NodeListReport, output,
-    profile::ProfileReport, rebalance::RebalanceReport, scrub::ScrubsReport,
+    profile::ProfileReport, quota::QuotasReport, rebalance::RebalanceReport, scrub::ScrubsReport,
     status::report::StatusReport, upload::UploadReport, verify::VerifyReport,
 };
 
@@ -40,6 +40,7 @@ enum Report {
     Rebalance,
     Cluster,
     MetaDump,
+    QuotaList,
 }
 
 impl Schema {
@@ -68,6 +69,7 @@ impl Report {
             Self::Node => schemars::schema_for!(NodeListReport),
             Self::Rebalance => schemars::schema_for!(RebalanceReport),
             Self::Cluster => schemars::schema_for!(CopiesReport),
+            Self::QuotaList => schemars::schema_for!(QuotasReport),
             Self::MetaDump => schemars::schema_for!(DumpReport),
         };
         schema.to_value()

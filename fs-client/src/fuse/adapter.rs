@@ -266,7 +266,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.usage(req, reply);
+        self.usage(req, number, reply);
     }
 
     fn setxattr(

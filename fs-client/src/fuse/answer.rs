@@ -101,9 +101,10 @@ answer!(ReplyCreate, (Created, FopenFlags), |reply, made| {
 answer!(ReplyStatfs, Usage, |reply, usage| {
     let blocks = |bytes: u64| bytes / u64::from(BLOCK);
     let free = blocks(usage.free_bytes);
-    // Inodes are not a resource that runs out; show as many free ones as there are free blocks.
-    let inodes = usage.inodes.saturating_add(free);
-    reply.statfs(blocks(usage.total_bytes), free, free, inodes, free, BLOCK, 255, BLOCK);
+    // Without a quota inodes are no resource that runs out; show as many free ones as free blocks.
+    let inodes = usage.inodes_total.unwrap_or_else(|| usage.inodes.saturating_add(free));
+    let free_inodes = inodes.saturating_sub(usage.inodes);
+    reply.statfs(blocks(usage.total_bytes), free, free, inodes, free_inodes, BLOCK, 255, BLOCK);
 });
 
 /// An extended attribute's value or list for a caller with room for `size` bytes; 0 asks for the size.

@@ -49,7 +49,9 @@ impl Adapter {
         self.task(Op::Fsyncdir, req, reply, async move |vfs, _| vfs.fsyncdir().await);
     }
 
-    pub(super) fn usage(&self, req: &Request, reply: ReplyStatfs) {
-        self.task(Op::Statfs, req, reply, async move |vfs, caller| vfs.statfs(caller).await);
+    pub(super) fn usage(&self, req: &Request, number: INodeNo, reply: ReplyStatfs) {
+        self.task(Op::Statfs, req, reply, async move |vfs, caller| {
+            vfs.statfs(caller, ino(number)?).await
+        });
     }
 }

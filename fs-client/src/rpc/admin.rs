@@ -168,6 +168,41 @@ impl Admin {
         self.finish(client.set_copies(request)).await
     }
 
+    /// Sets or changes the quota of a directory; `None` leaves a limit as it is.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or there is no such directory.
+    pub async fn set_quota(
+        &self,
+        path: &str,
+        bytes: Option<u64>,
+        inodes: Option<u64>,
+    ) -> Result<pb::Quota, CallError> {
+        let mut client = self.client.clone();
+        let path = path.to_owned();
+        let request = pb::SetQuotaRequest { path, bytes_limit: bytes, inodes_limit: inodes };
+        self.finish(client.set_quota(request)).await
+    }
+
+    /// Takes the quota of a directory away.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or the directory has none.
+    pub async fn remove_quota(&self, path: &str) -> Result<pb::Quota, CallError> {
+        let mut client = self.client.clone();
+        self.finish(client.remove_quota(pb::RemoveQuotaRequest { path: path.to_owned() })).await
+    }
+
+    /// All quotas (`path` empty), or that which `path` counts in.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or there is no such path.
+    pub async fn quotas(&self, path: &str) -> Result<Vec<pb::Quota>, CallError> {
+        let mut client = self.client.clone();
+        let request = pb::QuotasRequest { path: path.to_owned() };
+        Ok(self.finish(client.quotas(request)).await?.quotas)
+    }
+
     /// The node of a map or status entry; connects at the first call.
     ///
     /// # Errors

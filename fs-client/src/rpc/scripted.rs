@@ -363,6 +363,27 @@ impl MasterService for Service {
         Ok(Response::new(ReceiverStream::new(progress)))
     }
 
+    async fn set_quota(
+        &self,
+        _: Request<pb::SetQuotaRequest>,
+    ) -> Result<Response<pb::Quota>, Status> {
+        no()
+    }
+
+    async fn remove_quota(
+        &self,
+        _: Request<pb::RemoveQuotaRequest>,
+    ) -> Result<Response<pb::Quota>, Status> {
+        no()
+    }
+
+    async fn quotas(
+        &self,
+        _: Request<pb::QuotasRequest>,
+    ) -> Result<Response<pb::QuotasResponse>, Status> {
+        no()
+    }
+
     async fn dump(
         &self,
         _: Request<pb::DumpRequest>,

@@ -69,6 +69,7 @@ impl Namespace {
             self.clone_chunks(&src, &mut dst, &span)?;
             dst.row.size = dst.row.size.max(request.dst_offset + request.length);
             self.count_change(before, &dst.row);
+            self.charge_change(before.1, &dst)?;
             let now = self.now();
             self.touch_data(&mut dst, now);
             self.put_inode(&dst);

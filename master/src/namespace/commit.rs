@@ -80,6 +80,7 @@ impl Namespace {
         }
         inode.row.size = size;
         self.count_change(before, &inode.row);
+        self.charge_change(before.1, &inode)?;
         let now = self.now();
         self.touch_data(&mut inode, now);
         inode.row.mtime = mtime.or(inode.row.mtime);

@@ -159,6 +159,7 @@ impl Namespace {
                 btime: Some(now),
                 parent: if is_directory { parent.ino } else { 0 },
                 next_cookie: if is_directory { FIRST_COOKIE } else { 0 },
+                quota: parent.row.quota,
                 ..InodeRow::default()
             },
         };
@@ -170,6 +171,7 @@ impl Namespace {
         }
         self.touch_data(parent, now);
         self.count_new(&inode);
+        self.charge_new(&inode)?;
         Ok(inode)
     }
 
@@ -189,6 +191,7 @@ impl Namespace {
         if inode.row.nlink >= LINK_MAX {
             return Err(FsError::TooManyLinks);
         }
+        Self::may_link(&inode, parent.row.quota)?;
         let now = self.now();
         inode.row.nlink += 1;
         self.touch(&mut inode, now);

@@ -181,7 +181,7 @@ impl Namespace {
                 Ok(Reply::Done(pb::Done {}))
             }
             op::Kind::ReadDir(request) => self.read_dir(request).map(Reply::DirPage),
-            op::Kind::StatFs(_) => Ok(Reply::StatFs(self.stat_fs())),
+            op::Kind::StatFs(request) => self.stat_fs(request.ino).map(Reply::StatFs),
             op::Kind::GetXattr(request) => self.get_xattr(request).map(Reply::XattrValue),
             op::Kind::SetXattr(request) => self.set_xattr(request).map(Reply::Done),
             op::Kind::ListXattr(request) => self.list_xattr(request).map(Reply::XattrNames),

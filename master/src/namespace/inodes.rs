@@ -163,8 +163,7 @@ impl Namespace {
         let gone = inode.row.is_directory() || inode.row.nlink <= 1;
         inode.row.nlink = if gone { 0 } else { inode.row.nlink - 1 };
         if gone && !self.is_open(inode.ino) {
-            self.free_inode(&inode);
-            return Ok(());
+            return self.free_inode(&inode);
         }
         self.touch(&mut inode, now);
         if gone {
@@ -189,13 +188,13 @@ impl Namespace {
         if let Some(row) = row.filter(|row| row.nlink == 0) {
             self.group.delete(keys::orphan(ino));
             self.counters.orphans = self.counters.orphans.saturating_sub(1);
-            self.free_inode(&Inode { ino, row });
+            self.free_inode(&Inode { ino, row })?;
         }
         Ok(())
     }
 
     /// The end of an inode. Its segments and attributes are freed later, in steps.
-    fn free_inode(&mut self, inode: &Inode) {
+    fn free_inode(&mut self, inode: &Inode) -> Result<(), EngineError> {
         let Inode { ino, row } = inode;
         self.group.delete(keys::inode(*ino));
         let inline_bytes = INLINE_REFS * u64::from(self.chunk_size);
@@ -209,5 +208,6 @@ impl Namespace {
             let nothing = InodeRow::default();
             self.count_change((row.size, row.allocated), &nothing);
         }
+        self.release_usage(inode)
     }
 }

@@ -25,14 +25,22 @@ impl Namespace {
         }
     }
 
-    pub(super) fn stat_fs(&self) -> pb::StatFsReply {
-        let (total_bytes, free_bytes) = self.capacity;
-        let counters = self.counters;
-        pb::StatFsReply {
-            total_bytes,
-            free_bytes,
-            inodes: counters.files + counters.directories + counters.other,
-            files: counters.files,
+    /// How full the file system is, or the quota that `ino` counts in when that is less.
+    pub(super) fn stat_fs(&mut self, ino: u64) -> Result<pb::StatFsReply, FsError> {
+        let (mut total_bytes, mut free_bytes) = self.capacity;
+        let room = self.quota_room(ino)?;
+        if let Some((limit, left)) = room.bytes {
+            let used = limit.saturating_sub(left);
+            free_bytes = free_bytes.min(left);
+            total_bytes = limit.min(used.saturating_add(free_bytes));
         }
+        let counters = self.counters;
+        let mut inodes = counters.files + counters.directories + counters.other;
+        let mut inodes_total = 0;
+        if let Some((limit, left)) = room.inodes {
+            (inodes, inodes_total) = (limit.saturating_sub(left), limit);
+        }
+        let files = counters.files;
+        Ok(pb::StatFsReply { total_bytes, free_bytes, inodes, files, inodes_total })
     }
 }

@@ -21,6 +21,7 @@ mod lookup;
 mod manifest;
 mod open;
 mod paths;
+mod quota;
 mod readdir;
 mod reclaim;
 mod remove;
@@ -53,6 +54,7 @@ use crate::{
 
 pub(crate) use backups::IDS_PER_ROW as BACKUP_IDS_PER_ROW;
 pub use locks::LockFreed;
+pub use quota::{QuotaLimits, QuotaWalk};
 pub use repair::Remedy;
 pub use view::{Finding, FsckProgress, View, Walk};
 

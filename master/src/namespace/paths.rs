@@ -143,6 +143,7 @@ impl Namespace {
         self.put_refs(inode, 0, &slots)?;
         inode.row.size = size;
         self.count_change(before, &inode.row);
+        self.charge_change(before.1, inode)?;
         Ok(())
     }
 

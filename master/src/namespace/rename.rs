@@ -77,11 +77,19 @@ impl Namespace {
         }
         match to {
             Some(to) if to.inode.ino == moved.ino => Ok(Plan::Nothing),
-            Some(to) if exchange => Ok(Plan::Exchange { one: from, other: to }),
+            Some(mut to) if exchange => {
+                let account = self.directory(parent)?.row.quota;
+                let mut from = from;
+                self.move_usage(&mut from.inode, new_parent.row.quota)?;
+                self.move_usage(&mut to.inode, account)?;
+                Ok(Plan::Exchange { one: from, other: to })
+            }
             to => {
                 if let Some(to) = &to {
                     check_replaceable(moved, &to.inode)?;
                 }
+                let mut from = from;
+                self.move_usage(&mut from.inode, new_parent.row.quota)?;
                 let to_directory = new_parent.ino;
                 Ok(Plan::Move { from, to_directory, to_name: new_name, replaced: to })
             }
@@ -167,6 +175,7 @@ impl Namespace {
             if inode.row.is_directory() {
                 inode.row.parent = new_parent;
             }
+            inode.row.quota = place.inode.row.quota;
             self.touch(&mut inode, now);
             self.put_inode(&inode);
         }

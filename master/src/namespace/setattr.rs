@@ -66,6 +66,7 @@ impl Namespace {
         }
         inode.row.size = size;
         self.count_change(before, &inode.row);
+        self.charge_change(before.1, inode)?;
         Ok(())
     }
 }

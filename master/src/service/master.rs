@@ -135,6 +135,30 @@ impl MasterService for Edge {
         Ok(Response::new(Box::pin(ReceiverStream::new(progress))))
     }
 
+    async fn set_quota(
+        &self,
+        request: Request<pb::SetQuotaRequest>,
+    ) -> Result<Response<pb::Quota>, Status> {
+        handshake::require(request.metadata())?;
+        self.0.set_quota(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_quota(
+        &self,
+        request: Request<pb::RemoveQuotaRequest>,
+    ) -> Result<Response<pb::Quota>, Status> {
+        handshake::require(request.metadata())?;
+        self.0.remove_quota(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn quotas(
+        &self,
+        request: Request<pb::QuotasRequest>,
+    ) -> Result<Response<pb::QuotasResponse>, Status> {
+        handshake::require(request.metadata())?;
+        self.0.quotas(request.into_inner()).await.map(Response::new)
+    }
+
     type DumpStream = Boxed<pb::DumpPart>;
 
     async fn dump(

@@ -5,7 +5,7 @@
 //! - [`targets`], [`announce`], [`list`], [`file_manifest`], [`register`]: the six plain calls.
 //! - [`nodes`]: what people decide about nodes and copies.
 //! - [`greeting`]: Hello. [`status`]: what people ask. [`scan`]: walk and fsck over a snapshot.
-//! - [`dump`]: all of it as a file.
+//! - [`dump`]: all of it as a file. [`quota`]: limits of directories.
 
 mod announce;
 mod dump;
@@ -15,6 +15,7 @@ mod greeting;
 mod list;
 mod master;
 mod nodes;
+pub(crate) mod quota;
 mod register;
 mod scan;
 mod status;
@@ -24,7 +25,7 @@ pub(crate) use self::{dump::unix_ms, master::Edge};
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     activity::Activity, backup::Progress, cluster::Cluster, format::Format,
@@ -56,6 +57,8 @@ pub(crate) struct Service {
     pub(crate) chunks: ChunkClient,
     /// How backups of the metadata fare.
     pub(crate) backups: Arc<Progress>,
+    /// Told when a quota has something to be counted.
+    pub(crate) quota_work: Arc<Notify>,
     /// Walks and checks that may run at once.
     pub(crate) scans: Arc<Semaphore>,
 }

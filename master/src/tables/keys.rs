@@ -23,6 +23,7 @@
 //! | `n` | node UUID(16) | a `Node` message |
 //! | `k` | ino(8) session(8) owner(8) space(1) | [`LocksRow`](super::rows::LocksRow): locks of one owner on one file |
 //! | `b` | generation(8) part(8) | [`BackupRow`](super::rows::BackupRow): chunks of a kept backup |
+//! | `Q` | directory(8) | [`QuotaRow`](super::rows::QuotaRow): what counts in it and what it may hold |
 //! | `g` | group(4) | nothing: a group that was written to too few nodes |
 
 use std::ops::Bound;
@@ -131,6 +132,10 @@ pub fn backup(generation: u64, part: u64) -> Bytes {
 pub fn cluster() -> Bytes {
     key(b'P', &[], &[])
 }
+/// The quota of a directory.
+pub fn quota(directory: u64) -> Bytes {
+    key(b'Q', &[directory], &[])
+}
 /// A degraded placement group.
 pub fn degraded(group: u32) -> Bytes {
     key(b'g', &[], &group.to_be_bytes())
@@ -171,6 +176,8 @@ pub enum Table {
     Locks,
     /// `b`
     Backups,
+    /// `Q`
+    Quotas,
 }
 
 impl Table {
@@ -192,6 +199,7 @@ impl Table {
             Self::Degraded => b'g',
             Self::Locks => b'k',
             Self::Backups => b'b',
+            Self::Quotas => b'Q',
         }
     }
 
@@ -280,7 +288,7 @@ pub fn group(key: &[u8]) -> Option<u32> {
 
 /// Whether rows of this kind are read again soon and small enough to be kept in memory.
 pub fn is_hot(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'i' | b'd' | b'l' | b's' | b'h' | b'x'))
+    matches!(key.first(), Some(b'i' | b'd' | b'l' | b's' | b'h' | b'x' | b'Q'))
 }
 
 #[cfg(test)]
@@ -340,6 +348,7 @@ mod tests {
             degraded(1),
             locks(1, 1, 1, 1),
             backup(1, 1),
+            quota(1),
         ];
         assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
     }

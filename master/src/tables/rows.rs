@@ -107,6 +107,9 @@ pub struct InodeRow {
     /// Which of them there may be (see [`xattr`]). Rows of older versions have 0 and a list.
     #[prost(uint32, tag = "20")]
     pub xattrs: u32,
+    /// The innermost directory with a quota that it counts in; 0: none.
+    #[prost(uint64, tag = "21")]
+    pub quota: u64,
 }
 
 impl InodeRow {
@@ -344,6 +347,44 @@ pub struct SpanRow {
     /// The process that asked, for people.
     #[prost(uint32, tag = "4")]
     pub pid: u32,
+}
+
+/// The quota of a directory.
+#[derive(Clone, PartialEq, Message)]
+pub struct QuotaRow {
+    /// Bytes that chunks may take; 0: any.
+    #[prost(uint64, tag = "1")]
+    pub bytes_limit: u64,
+    /// Inodes that may be; 0: any number.
+    #[prost(uint64, tag = "2")]
+    pub inodes_limit: u64,
+    /// Bytes that chunks take, each reference counted.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// Inodes, the directory included.
+    #[prost(uint64, tag = "4")]
+    pub inodes: u64,
+    /// The innermost directory with a quota around it; 0: none.
+    #[prost(uint64, tag = "5")]
+    pub around: u64,
+    /// Whether the usage is complete.
+    #[prost(enumeration = "QuotaState", tag = "6")]
+    pub state: i32,
+    /// Where the directory was when the quota was set, for people.
+    #[prost(string, tag = "7")]
+    pub path: String,
+}
+
+/// What is being done about a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum QuotaState {
+    /// Nothing: it counts all there is.
+    Settled = 0,
+    /// What the directory held before is being counted.
+    Counting = 1,
+    /// It was removed: what counts in it is moved to the quota around it.
+    Ending = 2,
 }
 
 /// A part of a backup of the metadata that lies in the storage nodes.

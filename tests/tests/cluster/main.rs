@@ -10,6 +10,7 @@ mod metadata;
 mod nodes;
 mod overload;
 mod pull;
+mod quota;
 mod repair;
 mod scrub;
 mod start;

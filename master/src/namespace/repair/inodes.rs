@@ -117,6 +117,7 @@ impl Namespace {
         let before = (inode.row.size, inode.row.allocated);
         inode.row.allocated = allocated;
         self.count_change(before, &inode.row);
+        self.correct_usage(before.1, &inode)?;
         self.put_mended(inode);
         Ok(Some(format!("{allocated} bytes are counted now")))
     }

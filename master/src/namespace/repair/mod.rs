@@ -187,6 +187,22 @@ pub enum Remedy {
         /// The session.
         session: u64,
     },
+    /// The usage of a quota, bytes and inodes, is off by the difference of the two.
+    QuotaUsage {
+        /// Its directory.
+        account: u64,
+        /// What it says.
+        stored: (u64, u64),
+        /// What there is.
+        found: (u64, u64),
+    },
+    /// Take inodes out of a quota that does not exist.
+    UnknownQuota {
+        /// What they name.
+        account: u64,
+        /// What they add up to.
+        usage: (u64, u64),
+    },
     /// Free the locks of a session that has ended.
     LocksOfNothing {
         /// The session.
@@ -236,6 +252,10 @@ impl Namespace {
             Remedy::Users { segment, counted, found } => self.shift_users(segment, counted, found),
             Remedy::ShareOfNothing { segment } => self.drop_share(segment),
             Remedy::RepliesOfNothing { session } => self.drop_replies(session),
+            Remedy::QuotaUsage { account, stored, found } => {
+                self.shift_account(account, stored, found)
+            }
+            Remedy::UnknownQuota { account, usage } => self.end_unknown_account(account, usage),
             Remedy::LocksOfNothing { session } => Ok(self.free_locks(session)),
         }
     }

@@ -317,7 +317,7 @@ fn statfs_counts() {
     let mut store = Store::new();
     store.file(ROOT, "f");
     store.ns.set_capacity(1000, 900);
-    let stat = match store.op(op::Kind::StatFs(pb::StatFs {})).unwrap() {
+    let stat = match store.op(op::Kind::StatFs(pb::StatFs::default())).unwrap() {
         reply::Kind::StatFs(stat) => stat,
         other => panic!("{other:?}"),
     };

@@ -46,6 +46,7 @@ impl Check<'_> {
                 }
                 None => self.say(format!("inode {ino} has no type (mode {:o})", row.mode)),
             }
+            self.count_in_quota(&row);
             self.attributes(ino, &row)?;
             if row.nlink == 0 {
                 self.found.orphans += 1;

@@ -6,6 +6,7 @@
 //! segment) is counted for a batch of them in each pass.
 //!
 //! - [`inodes`]: each inode with what belongs to it, and the counters. [`content`]: references.
+//! - [`quotas`]: what counts in each.
 //! - [`names`]: names, how many lead where, listings. [`segments`]: who uses each segment.
 //! - [`leftovers`]: rows that belong to nothing, and numbers that would be given out twice.
 
@@ -13,9 +14,13 @@ mod content;
 mod inodes;
 mod leftovers;
 mod names;
+mod quotas;
 mod segments;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use cairn_proto::Ino;
 
@@ -81,6 +86,8 @@ struct Check<'a> {
     progress: Progress,
     rows: u64,
     found: Counters,
+    /// Bytes and inodes that name each quota.
+    accounts: BTreeMap<u64, (u64, u64)>,
     /// Directories known to lead to the root.
     rooted: HashSet<u64>,
 }
@@ -97,6 +104,7 @@ pub(super) fn run(
         progress: Progress::default(),
         rows: 0,
         found: Counters::default(),
+        accounts: BTreeMap::new(),
         rooted: HashSet::from([Ino::ROOT.get()]),
     };
     match check.all() {
@@ -114,6 +122,7 @@ impl Check<'_> {
     fn all(&mut self) -> Result<(), Stop> {
         self.inodes()?;
         self.counters()?;
+        self.quotas()?;
         self.names()?;
         self.name_counts()?;
         self.cookies()?;
