@@ -149,7 +149,7 @@ fn what_is_damaged_is_known_after_kill_9_at_every_step() {
 
 #[test]
 fn a_disk_that_rots_is_read_again_by_itself_and_healed_by_itself() {
-    within(200, || {
+    within(300, || {
         // A pass begins as soon as the one before it is a second old.
         let node_args = ["--scrub-period", "1s"].map(str::to_owned).to_vec();
         let cluster = Cluster::with(Layout { node_args, ..Layout::default() });
@@ -159,7 +159,7 @@ fn a_disk_that_rots_is_read_again_by_itself_and_healed_by_itself() {
         sh(mount.path(), 30, "sync precious");
         assert_eq!(flip(cluster.node_data(0), &content, |n| n % 2 == 0), 16);
         assert_eq!(flip(cluster.node_data(1), &content, |n| n % 2 == 1), 16);
-        let healed = wait_for(Duration::from_secs(60), || {
+        let healed = wait_for(Duration::from_secs(120), || {
             assert!(fs::read(cluster.mount().join("precious")).unwrap() == content);
             let status = inspect::status(&cluster).unwrap();
             let nodes: Vec<_> = status.nodes.into_iter().filter_map(|node| node.status).collect();
