@@ -1,8 +1,10 @@
 //! [`ClientConfig`]: what the transport needs to know, each field with its unit and default.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cairn_proto::handshake::Token;
+
+use crate::supervisor::Record;
 
 /// How a client reaches its file system and how much it may keep in memory.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct ClientConfig {
     pub ask_before_put: bool,
     /// How long setting up a connection may take. Default 5 s.
     pub connect_timeout: Duration,
+    /// What outlives the process, where there is a supervisor that keeps it. Default none.
+    pub record: Option<Arc<Record>>,
 }
 
 impl ClientConfig {
@@ -41,6 +45,7 @@ impl ClientConfig {
             download_bytes: 64 << 20,
             ask_before_put: false,
             connect_timeout: Duration::from_secs(5),
+            record: None,
         }
     }
 }

@@ -1,16 +1,26 @@
-//! [`serve`]: a mount from its session with the master to its clean end.
+//! [`serve`]: a mount from its session with the master to its clean end, or to the daemon that follows.
+//!
+//! The mount itself is the [supervisor](crate::supervisor)'s, which hands the connection to the kernel
+//! and the record of open files to each daemon.
 //!
 //! The daemon never looks into its own mount: a stat there would wait for an answer from itself.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use cairn_daemon::io_error::plain;
-use cairn_daemon::{
-    metrics::{
-        Page,
-        page::{Bound, PageError},
-    },
-    notify,
+use cairn_daemon::metrics::{
+    Page,
+    page::{Bound, PageError},
 };
 use thiserror::Error;
 use tokio::{
@@ -22,14 +32,19 @@ use tokio::{
 use crate::{
     activity::Activity,
     config::ClientConfig,
-    fuse::{Adapter, MountSettings, Mounted, mount_table},
+    fuse::{Adapter, MountSettings, Mounted, mount_table, refusal::Refusal},
     metrics::{self, socket},
     rpc::ConnectError,
+    supervisor::{Record, mounting},
     vfs::Vfs,
 };
 
 /// How long the daemon tries to write back what is left when it has to end.
 const LAST_FLUSH: Duration = Duration::from_secs(60);
+/// How often a daemon that follows another looks for the master.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long operations may take to end before the next daemon gets them.
+const HANDING_ON: Duration = Duration::from_secs(5);
 
 /// Everything about one mount.
 #[derive(Clone, Debug)]
@@ -86,21 +101,44 @@ pub enum DaemonError {
     },
 }
 
-/// Mounts, calls `ready`, and serves until somebody unmounts or the process is told to end.
+/// What a daemon has from its supervisor.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// The connection to the kernel.
+    pub device: OwnedFd,
+    /// What outlives daemons.
+    pub record: Arc<Record>,
+}
+
+/// Serves, calls `ready` when it does, and returns when somebody unmounts, when the process is told to
+/// end, or when the next daemon shall go on.
 ///
 /// # Errors
 /// Why there is no mount, or what was lost at its end.
-pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), DaemonError> {
+pub async fn serve(
+    mut settings: Settings,
+    inheritance: Inheritance,
+    ready: impl FnOnce(),
+) -> Result<(), DaemonError> {
+    let Inheritance { device, record } = inheritance;
+    settings.client.record = Some(Arc::clone(&record));
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hand_on = signal(SignalKind::user_defined2()).map_err(DaemonError::Signals)?;
     let at = settings.mount.at.display().to_string();
     let bound = Bound::to(settings.metrics_listen).await?;
-    let vfs = Vfs::connect(&settings.client, settings.dirty_bytes).await?;
+    let old = record.session();
+    let vfs = tokio::select! {
+        vfs = connect(&settings, &device, &record) => vfs?,
+        _ = terminate.recv() => return detach(&settings.mount.at),
+        _ = interrupt.recv() => return detach(&settings.mount.at),
+    };
+    let restored = vfs.restore(&settings.client, &record, old).await;
     let (deadline, shown) = (settings.client.deadline, settings.mount.shown);
     let adapter = Adapter::new(Arc::clone(&vfs), Handle::current(), deadline, shown);
-    let activity = adapter.activity();
+    let (activity, notices, draining) = (adapter.activity(), adapter.notices(), adapter.draining());
     vfs.keep_atimes(settings.mount.atime);
-    let mut mounted = match Mounted::new(adapter, &settings.mount) {
+    let mut mounted = match Mounted::new(adapter, &settings.mount, device, &record) {
         Ok(mounted) => mounted,
         Err(why) => {
             vfs.session().clone().close().await;
@@ -108,7 +146,12 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
             return Err(DaemonError::Mount { at, why, remedy });
         }
     };
-    tracing::info!(at, source = settings.mount.source, "mounted");
+    let generation = record.generation();
+    let (handles, stale) = (restored.handles, restored.stale);
+    tracing::info!(at, source = settings.mount.source, generation, handles, stale, "mounted");
+    for ino in restored.damaged {
+        notices.forget_all(ino).await;
+    }
     let public = bound.map(|bound| bound.serve(metrics::site(&vfs, &activity)));
     let private = serve_on_socket(&settings.mount.at, &vfs, &activity);
     ready();
@@ -116,8 +159,11 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
         ended = mounted.ended() => ended,
         _ = terminate.recv() => unmount(&vfs, &mut mounted, &at).await,
         _ = interrupt.recv() => unmount(&vfs, &mut mounted, &at).await,
+        _ = hand_on.recv() => {
+            step_back(&vfs, &activity, &draining).await;
+            return Ok(());
+        }
     };
-    notify::stopping("writing back what is left");
     for page in private.into_iter().chain(public) {
         page.stop().await;
     }
@@ -129,6 +175,57 @@ pub async fn serve(settings: Settings, ready: impl FnOnce()) -> Result<(), Daemo
     tracing::info!(at, "unmounted");
     flushed.map_err(|why| DaemonError::Lost { at: at.clone(), why })?;
     ended.map_err(|why| DaemonError::Broken { at, why })
+}
+
+/// The session with the master. The first daemon says why there is none; a later one waits for the
+/// master, and from the deadline on refuses what programs ask for.
+async fn connect(
+    settings: &Settings,
+    device: &OwnedFd,
+    record: &Record,
+) -> Result<Arc<Vfs>, DaemonError> {
+    let began = Instant::now();
+    let mut refusal = None;
+    loop {
+        let why = match Vfs::connect(&settings.client, settings.dirty_bytes).await {
+            Ok(vfs) => {
+                drop(refusal);
+                return Ok(vfs);
+            }
+            Err(why) => why,
+        };
+        let passes = matches!(why, ConnectError::Unreachable { .. });
+        if record.first_reply().is_none() || !passes || !mounting::is_connected(device) {
+            return Err(why.into());
+        }
+        if refusal.is_none() && began.elapsed() >= settings.client.deadline {
+            tracing::warn!("{why}; operations fail until it is back");
+            refusal = Refusal::begin(device).inspect_err(|e| tracing::warn!("{e}")).ok();
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Leaves the mount to the next daemon: what is under way is answered, what was written is committed,
+/// what comes later waits. The session with the master stays, for the next one to take over from.
+async fn step_back(vfs: &Vfs, activity: &Activity, draining: &AtomicBool) {
+    tracing::info!("handing the mount on to the next daemon");
+    draining.store(true, Ordering::Release);
+    let began = Instant::now();
+    while activity.underway() > 0 && began.elapsed() < HANDING_ON {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    match timeout(LAST_FLUSH, vfs.sync_all()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "not everything could be written back"),
+        Err(_) => tracing::error!("not everything could be written back in time"),
+    }
+}
+
+/// Takes the mount away from its users, before anything was served.
+fn detach(at: &Path) -> Result<(), DaemonError> {
+    let broken = |why| DaemonError::Broken { at: at.display().to_string(), why };
+    mounting::detach(at).map_err(broken)
 }
 
 /// Metrics and profile for the mount's owner. A mount that cannot have a socket does without.
@@ -148,19 +245,18 @@ fn serve_on_socket(at: &Path, vfs: &Arc<Vfs>, activity: &Arc<Activity>) -> Optio
 /// Unmounts because the process was told to end. What is in use is taken away from its users.
 async fn unmount(vfs: &Vfs, mounted: &mut Mounted, at: &str) -> io::Result<()> {
     tracing::info!(at, "told to end: writing back and unmounting");
-    notify::stopping("writing back and unmounting");
     if let Ok(Err(error)) = timeout(LAST_FLUSH, vfs.sync_all()).await {
         tracing::error!(at, %error, "not everything could be written back");
     }
     if let Err(error) = mounted.unmount() {
         tracing::warn!(at, %error, "the mount is in use: taking it away from its users");
-        return rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH)
-            .map_err(io::Error::from);
+        return mounting::detach(Path::new(at));
     }
     mounted.ended().await
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+/// What to do about a mount that the kernel refuses, when that is known.
+pub fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOENT) => ": is FUSE there? Load it with: modprobe fuse",
         Some(libc::EACCES | libc::EPERM) => {

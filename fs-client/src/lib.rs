@@ -2,7 +2,7 @@
 //!
 //! From bottom to top: [`rpc`] (the master) and [`chunks`] (the storage nodes) move bytes;
 //! [`file`] is the content of one file; [`vfs`] the file system without FUSE; [`fuse`] shows it to the
-//! kernel, and [`daemon`] runs that for a mount. [`activity`] counts what it is asked to do, [`metrics`]
+//! kernel, [`daemon`] runs that for a mount, and [`supervisor`] keeps the mount when the daemon dies. [`activity`] counts what it is asked to do, [`metrics`]
 //! shows it. [`cli`] is what people type.
 
 pub mod activity;
@@ -15,4 +15,5 @@ pub mod file;
 pub mod fuse;
 pub mod metrics;
 pub mod rpc;
+pub mod supervisor;
 pub mod vfs;

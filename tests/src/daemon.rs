@@ -14,6 +14,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{spawner::spawn, wait_for};
 
+/// The most memory that process `id` has had resident so far, in bytes; nothing when it is gone.
+pub fn peak_rss(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = peak.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// A running process. Its standard error goes to a log file, which is shown when a test fails.
 #[derive(Debug)]
 pub struct Daemon {
@@ -123,11 +131,7 @@ impl Daemon {
     /// # Panics
     /// When it does not run.
     pub fn peak_rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
-        let status = status.expect("a running process has a status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|p| p.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kib.expect("the kernel states the peak in kB") * 1024
+        peak_rss(self.id()).expect("a running process has a status")
     }
 
     /// The last lines of its log.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
@@ -41,7 +42,13 @@ pub fn detach(path: &Path) {
     }
 }
 
-/// One mount of a cluster, served by a daemon in the foreground.
+/// Whether a process has ended, though its parent may not know it yet.
+fn is_gone(id: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    status.is_empty() || status.lines().any(|line| line.starts_with("State:\tZ"))
+}
+
+/// One mount of a cluster, with its supervisor in the foreground.
 #[derive(Debug)]
 pub struct Mount {
     path: PathBuf,
@@ -112,18 +119,67 @@ impl Mount {
         }
     }
 
-    /// The daemon.
+    /// The supervisor, which starts daemons.
     ///
     /// # Panics
     /// When it was unmounted or killed.
-    pub fn daemon(&mut self) -> &mut Daemon {
+    pub fn supervisor(&mut self) -> &mut Daemon {
         self.daemon.as_mut().expect("the mount is alive")
     }
 
-    /// Kills the daemon; the mount stays behind, dead.
+    /// The process number of the daemon that serves now; nothing between two of them.
+    pub fn daemon(&self) -> Option<u32> {
+        let parent = format!("PPid:\t{}", self.daemon.as_ref()?.id());
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let mut ids = processes.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        ids.find(|id| {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            status.lines().any(|line| line == parent)
+        })
+    }
+
+    fn signal(&self, signal: Signal) {
+        let daemon = self.daemon().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(daemon) = daemon {
+            let _already_gone = kill_process(daemon, signal);
+        }
+    }
+
+    /// `kill -9` of the daemon alone: the supervisor starts the next one.
+    pub fn kill_daemon(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// SIGSTOP for the daemon.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT for it.
+    pub fn cont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// The most memory that the daemon has had resident so far, in bytes.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn peak_rss(&self) -> u64 {
+        let id = self.daemon().expect("a mount has a daemon");
+        crate::daemon::peak_rss(id).expect("a running process has a status")
+    }
+
+    /// Kills supervisor and daemon; the mount stays behind, dead.
     pub fn kill9(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill9();
+        // The supervisor first, so that no other daemon is started.
+        if let Some(supervisor) = &self.daemon {
+            supervisor.stop();
+            let serving = self.daemon();
+            self.kill_daemon();
+            wait_for(Duration::from_secs(20), || serving.is_none_or(is_gone));
+        }
+        if let Some(mut supervisor) = self.daemon.take() {
+            supervisor.kill9();
         }
     }
 

@@ -132,6 +132,11 @@ impl Activity {
         caller.peaks.note(second, took, flying.operation);
     }
 
+    /// How many operations are under way.
+    pub fn underway(&self) -> usize {
+        self.lock().flying.len()
+    }
+
     /// Every kind of operation.
     pub fn kinds(&self) -> impl Iterator<Item = (Operation, &Kind)> {
         Operation::ALL.into_iter().zip(&self.kinds)

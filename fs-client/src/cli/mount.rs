@@ -1,21 +1,30 @@
 //! `cairn mount`: show the store as a directory.
 //!
-//! Without `--foreground` the process starts itself once more as the daemon and waits until that says,
-//! on its standard output, that the mount is there, or why it is not.
+//! The process that mounts is the [supervisor](crate::supervisor): in the foreground this one, otherwise
+//! one that this one starts and waits for until it says, on its standard output, that the mount is there,
+//! or why it is not. The supervisor starts the daemon, and the next one when it dies.
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
     net::SocketAddr,
-    os::unix::fs::FileTypeExt,
+    os::{
+        fd::{BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use cairn_daemon::io_error::{explain, plain};
-use cairn_daemon::{log, metrics::page, notify, size::Size};
+use cairn_daemon::{log, metrics::page, notify, program::ACTIONS, size::Size};
 use clap::Args;
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Signal, kill_process},
+};
 
 use super::{
     connection::Connection,
@@ -23,8 +32,12 @@ use super::{
     mount_options::{MountOptions, add_flags},
 };
 use crate::{
-    daemon::{self, Settings},
+    daemon::{self, DaemonError, Inheritance, Settings},
     fuse::{MountSettings, liveness, mount_table},
+    supervisor::{
+        Record,
+        watch::{self, Daemon, Ended, READY},
+    },
 };
 
 /// Show the store as a directory
@@ -62,6 +75,10 @@ pub struct Mount {
     #[command(flatten)]
     options: MountOptions,
 
+    /// Have the mount that is there go on with the program that is installed now; it stays mounted
+    #[arg(long, help_heading = ACTIONS)]
+    upgrade: bool,
+
     /// Mount though the directory is not empty, and hide what is in it
     #[arg(long, env = "CAIRN_MOUNT_NONEMPTY")]
     nonempty: bool,
@@ -70,13 +87,20 @@ pub struct Mount {
     #[arg(long, hide = true)]
     quiet: bool,
 
-    /// The process is the daemon that `cairn mount` started.
+    /// The process is the supervisor that `cairn mount` started.
     #[arg(long, hide = true)]
     detached: bool,
+
+    /// The process is a daemon that the supervisor started, with these descriptors.
+    #[arg(long, hide = true, value_name = "DEVICE,RECORD", value_parser = descriptors)]
+    serving: Option<(i32, i32)>,
 }
 
-/// What the daemon says when the mount is there.
-const READY: &str = "mounted";
+fn descriptors(text: &str) -> Result<(i32, i32), String> {
+    let (device, record) = text.split_once(',').ok_or("two numbers")?;
+    let number = |text: &str| text.parse().ok().filter(|n| *n > 2).ok_or("two numbers above 2");
+    Ok((number(device)?, number(record)?))
+}
 
 /// Threads for everything that waits. Hashing and `/dev/fuse` have threads of their own; half of the
 /// processors keeps the number of wake-ups for small operations low (measured on two: half as many).
@@ -90,25 +114,25 @@ impl Mount {
     /// # Errors
     /// Why there is no mount.
     pub fn run(mut self, connection: &Connection, arguments: &[OsString]) -> Result<bool, Failure> {
+        if let Some(descriptors) = self.serving {
+            return self.serve(connection, descriptors);
+        }
+        if self.upgrade {
+            return upgrade(&self.dir);
+        }
         self.dir = mount_point(&self.dir, self.nonempty)?;
         if self.foreground || self.detached {
-            return self.serve(connection);
+            return self.supervise(connection, arguments);
         }
-        self.start_daemon(arguments)
+        self.start_supervisor(arguments)
     }
 
-    /// Starts the daemon and waits for its word.
-    fn start_daemon(&self, arguments: &[OsString]) -> Result<bool, Failure> {
+    /// Starts the supervisor and waits for its word.
+    fn start_supervisor(&self, arguments: &[OsString]) -> Result<bool, Failure> {
         let cannot = |e: io::Error| Failure::new(format!("cannot start the mount daemon: {e}"));
         let program = std::env::current_exe().map_err(cannot)?;
         let (mut reader, writer) = io::pipe().map_err(cannot)?;
-        // The same command line, so that the daemon reads it as this process did; the mount point
-        // once more in full, so that `cairn umount` knows it again.
-        let mut arguments = arguments[1..].to_vec();
-        if let Some(dir) = arguments.iter_mut().rev().find(|a| is_same_dir(Path::new(a), &self.dir))
-        {
-            *dir = self.dir.clone().into();
-        }
+        let mut arguments = self.arguments_in_full(arguments);
         add_flags(&mut arguments, ["--detached".into()]);
         let mut child = Command::new(program)
             .args(arguments)
@@ -135,14 +159,29 @@ impl Mount {
         }
     }
 
-    /// Is the daemon.
-    fn serve(self, connection: &Connection) -> Result<bool, Failure> {
+    /// The same command line, so that the child reads it as this process did; the mount point once more
+    /// in full, so that `cairn umount` knows it again.
+    fn arguments_in_full(&self, arguments: &[OsString]) -> Vec<OsString> {
+        let mut arguments = arguments[1..].to_vec();
+        if let Some(dir) = arguments.iter_mut().rev().find(|a| is_same_dir(Path::new(a), &self.dir))
+        {
+            *dir = self.dir.clone().into();
+        }
+        arguments
+    }
+
+    /// Is the supervisor.
+    fn supervise(self, connection: &Connection, arguments: &[OsString]) -> Result<bool, Failure> {
+        let arguments = self.arguments_in_full(arguments);
+        let with = move |descriptors: OsString| {
+            let mut arguments = arguments.clone();
+            add_flags(&mut arguments, [descriptors]);
+            arguments
+        };
         let result = self.prepare(connection).and_then(|(settings, pid_file)| {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(workers())
-                .enable_all()
-                .build()
-                .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+            let program = std::env::current_exe()
+                .map_err(|e| Failure::new(format!("cannot start the mount daemon: {e}")))?;
+            let daemon = Daemon { program, arguments: Box::new(with) };
             let at = settings.mount.at.clone();
             let ready = || {
                 if let Some(pid_file) = &pid_file {
@@ -150,15 +189,20 @@ impl Mount {
                 }
                 if self.detached {
                     let _ = writeln!(io::stdout(), "{READY}");
-                    close_stdout();
+                    watch::close_stdout();
                 } else {
                     println!("{} is mounted", at.display());
                     notify::ready(&format!("{} is mounted", at.display()));
                 }
             };
-            let result = runtime.block_on(daemon::serve(settings, ready));
-            runtime.shutdown_background();
-            result.map_err(|e| Failure::new(e.to_string()))
+            watch::run(&settings.mount, &daemon, ready).map_err(|ended| match ended {
+                Ended::Mounting(why) => {
+                    let remedy = daemon::remedy(&why);
+                    let at = settings.mount.at.display().to_string();
+                    Failure::new(DaemonError::Mount { at, why, remedy }.to_string())
+                }
+                other => Failure::new(other.to_string()),
+            })
         });
         match result {
             Ok(()) => Ok(true),
@@ -172,16 +216,39 @@ impl Mount {
         }
     }
 
-    fn prepare(&self, connection: &Connection) -> Result<(Settings, Option<PidFile>), Failure> {
-        self.start_log()?;
-        check_device()?;
+    /// Is the daemon.
+    fn serve(self, connection: &Connection, descriptors: (i32, i32)) -> Result<bool, Failure> {
+        let served = self.settings(connection).and_then(|settings| {
+            self.start_log()?;
+            let inheritance = inherit(descriptors)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(workers())
+                .enable_all()
+                .build()
+                .map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+            let ready = || {
+                let _ = writeln!(io::stdout(), "{READY}");
+            };
+            let result = runtime.block_on(daemon::serve(settings, inheritance, ready));
+            runtime.shutdown_background();
+            result.map_err(|e| Failure::new(e.to_string()))
+        });
+        if let Err(failure) = &served {
+            tracing::error!("{failure}");
+            // The supervisor shows it when it is the first; later nobody listens.
+            let _ = writeln!(io::stdout(), "{failure}");
+        }
+        Ok(served.is_ok())
+    }
+
+    fn settings(&self, connection: &Connection) -> Result<Settings, Failure> {
         let root = rustix::process::geteuid().is_root();
         if !root && (self.options.suid || self.options.dev) {
             return Err(Failure::new("only root may mount with suid or dev: leave them out"));
         }
         let mut client = connection.config(&session_name(&self.dir))?;
         client.cache_bytes = self.cache_size.in_memory();
-        let settings = Settings {
+        Ok(Settings {
             client,
             dirty_bytes: self.dirty_size.in_memory(),
             metrics_listen: self.metrics_listen,
@@ -200,7 +267,13 @@ impl Mount {
                 atime: self.options.atime,
                 shown: self.options.shown(),
             },
-        };
+        })
+    }
+
+    fn prepare(&self, connection: &Connection) -> Result<(Settings, Option<PidFile>), Failure> {
+        self.start_log()?;
+        check_device()?;
+        let settings = self.settings(connection)?;
         let pid_file = self.pid_file.as_deref().map(PidFile::new).transpose()?;
         if self.detached {
             // Its own session, so that closing the terminal does not end it; and no directory that it
@@ -317,9 +390,35 @@ fn session_name(dir: &Path) -> String {
     format!("{}:{}", host.nodename().to_string_lossy(), dir.display())
 }
 
-/// Whoever waits for our word sees the end of it.
-fn close_stdout() {
-    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&null);
-    }
+/// The descriptors that the supervisor has left open for this process.
+fn inherit((device, record): (i32, i32)) -> Result<Inheritance, Failure> {
+    let bad =
+        |e: io::Error| Failure::new(format!("what the supervisor hands on is of no use: {e}"));
+    let own = |number: i32| {
+        // SAFETY: looked at only to find out whether it is open.
+        let there = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(there, FdFlags::CLOEXEC).map_err(|e| bad(e.into()))?;
+        // SAFETY: open, and left by the supervisor for this process alone.
+        Ok::<_, Failure>(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    let (device, record) = (own(device)?, own(record)?);
+    let record = Arc::new(Record::open(&record).map_err(bad)?);
+    record.begin();
+    Ok(Inheritance { device, record })
+}
+
+/// Has the mount at `dir` go on with the program that is installed now.
+fn upgrade(dir: &Path) -> Result<bool, Failure> {
+    let shown = dir.display();
+    let full = full_path(dir).map_err(|e| Failure::new(format!("{shown}: {}", explain(&e))))?;
+    let supervisor = super::umount::daemon_of(&full).ok_or_else(|| {
+        Failure::new(format!(
+            "nobody serves a mount of Cairn at {shown}: mount it with: cairn mount {shown}"
+        ))
+    })?;
+    kill_process(supervisor, Signal::USR2).map_err(|e| {
+        Failure::new(format!("cannot tell process {}: {e}", supervisor.as_raw_nonzero()))
+    })?;
+    println!("{shown} goes on with a new daemon");
+    Ok(true)
 }

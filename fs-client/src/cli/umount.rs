@@ -126,23 +126,34 @@ fn helper(full: &Path, options: &[&str]) -> Result<(), Failure> {
 }
 
 /// The process `cairn mount .. FULL ..`, if it was started with the full path, as the one in the
-/// background always is.
-fn daemon_of(full: &Path) -> Option<Pid> {
-    processes().find(|pid| {
-        // The command line lies in the process's memory: reading that of a stranger who waits for a
-        // page of a dead mount would wait with it. The name does not.
-        let name = fs::read(format!("/proc/{}/comm", pid.as_raw_nonzero()));
-        if !name.is_ok_and(|name| name == b"cairn\n") {
-            return false;
-        }
-        let Ok(line) = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())) else {
-            return false;
-        };
-        let mut arguments = line.split(|b| *b == 0);
-        let ours = arguments.next().is_some_and(|a| a == b"cairn" || a.ends_with(b"/cairn"));
-        let rest: Vec<_> = arguments.collect();
-        ours && rest.contains(&&b"mount"[..]) && rest.contains(&full.as_os_str().as_bytes())
-    })
+/// background always is: the supervisor, or the daemon when that is all there is.
+pub(super) fn daemon_of(full: &Path) -> Option<Pid> {
+    let mut found: Vec<_> = processes().filter_map(|pid| Some((serves(pid, full)?, pid))).collect();
+    found.sort_by_key(|(role, _)| *role);
+    found.first().map(|(_, pid)| *pid)
+}
+
+/// What a process is to a mount. Who is to be waited for comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Supervisor,
+    Daemon,
+}
+
+fn serves(pid: Pid, full: &Path) -> Option<Role> {
+    // The command line lies in the process's memory: reading that of a stranger who waits for a page of
+    // a dead mount would wait with it. The name does not.
+    let place = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    fs::read(place.join("comm")).ok().filter(|name| name == b"cairn\n")?;
+    let line = fs::read(place.join("cmdline")).ok()?;
+    let mut arguments = line.split(|b| *b == 0);
+    let ours = arguments.next().is_some_and(|a| a == b"cairn" || a.ends_with(b"/cairn"));
+    let rest: Vec<_> = arguments.collect();
+    if !ours || !rest.contains(&&b"mount"[..]) || !rest.contains(&full.as_os_str().as_bytes()) {
+        return None;
+    }
+    let daemon = rest.iter().any(|argument| argument.starts_with(b"--serving="));
+    Some(if daemon { Role::Daemon } else { Role::Supervisor })
 }
 
 /// Waits until the daemon has stored what was left and is gone.

@@ -14,7 +14,9 @@ use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 use super::{File, dirty::Permit, manifests::ManifestCache};
 use crate::{
     chunks::Chunks,
+    config::ClientConfig,
     rpc::{Caller, Session},
+    supervisor::Record,
 };
 
 /// Bytes of chunks that are cut and handed to the nodes at the same time; more wait their turn
@@ -34,13 +36,20 @@ pub struct FileContext {
     pub(super) manifests: ManifestCache,
     /// Files with uncommitted bytes.
     dirty: Mutex<HashMap<Ino, Arc<File>>>,
+    /// Where a successor looks which files had some.
+    record: Option<Arc<Record>>,
     pub(super) runtime: Handle,
 }
 
 impl FileContext {
     /// `dirty_bytes` bounds what may be written and not yet be committed, counted in whole chunks.
     /// Must be called within the runtime that shall do the work.
-    pub fn new(session: Session, chunks: Chunks, dirty_bytes: usize, deadline: Duration) -> Self {
+    pub fn new(
+        session: Session,
+        chunks: Chunks,
+        dirty_bytes: usize,
+        config: &ClientConfig,
+    ) -> Self {
         let chunk_size = session.chunk_size();
         let chunk = (chunk_size as usize).max(1);
         // A write of 1 MiB must fit at once, whatever the chunk size.
@@ -49,12 +58,13 @@ impl FileContext {
             session,
             chunks,
             chunk_size,
-            deadline,
+            deadline: config.deadline,
             budget: Arc::new(Semaphore::new(budget_total)),
             budget_total,
             uploads: Semaphore::new((UPLOAD_BYTES / chunk).max(4)),
             manifests: ManifestCache::default(),
             dirty: Mutex::default(),
+            record: config.record.clone(),
             runtime: Handle::current(),
         }
     }
@@ -108,11 +118,19 @@ impl FileContext {
     }
 
     pub(super) fn register_dirty(&self, file: &Arc<File>) {
-        self.lock().insert(file.ino(), Arc::clone(file));
+        let mut dirty = self.lock();
+        if let Some(record) = &self.record {
+            record.dirty(file.ino().get());
+        }
+        dirty.insert(file.ino(), Arc::clone(file));
     }
 
     pub(super) fn unregister_dirty(&self, ino: Ino) {
-        self.lock().remove(&ino);
+        let mut dirty = self.lock();
+        if let Some(record) = &self.record {
+            record.clean(ino.get());
+        }
+        dirty.remove(&ino);
     }
 
     pub(super) fn dirty_files(&self) -> Vec<Arc<File>> {

@@ -113,6 +113,11 @@ impl File {
         self.lock().has_uncommitted()
     }
 
+    /// Bytes that were not committed are gone with an earlier daemon: all handles so far hear of it.
+    pub fn lost_with_the_daemon(&self) {
+        self.lock().errors.record(FsError::Io);
+    }
+
     /// The cursor of a handle that is opened now.
     pub fn error_cursor(&self) -> SeenErrors {
         self.lock().errors.cursor()

@@ -45,6 +45,7 @@ impl Adapter {
         size: u32,
         reply: ReplyData,
     ) {
+        let Some(reply) = self.leaves(reply) else { return };
         let (fh, len) = (Fh(fh.0), size as usize);
         let since = Instant::now();
         let _runtime = self.runtime.enter();
@@ -65,6 +66,7 @@ impl Adapter {
         flags: (OpenFlags, WriteFlags),
         reply: ReplyWrite,
     ) {
+        let Some(reply) = self.leaves(reply) else { return };
         let (fh, how) = (Fh(fh.0), write_how(flags.0, flags.1));
         let since = Instant::now();
         let _runtime = self.runtime.enter();

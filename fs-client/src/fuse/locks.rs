@@ -59,6 +59,7 @@ impl Adapter {
 
     /// F_SETLK, F_SETLKW, flock(2).
     pub(super) fn set_lock(&self, req: &Request, wish: Wish, reply: ReplyEmpty) {
+        let Some(reply) = self.leaves(reply) else { return };
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
         let (vfs, notices) = (Arc::clone(&self.vfs), self.notices.clone());
         let limit = self.limit(Op::Setlk);

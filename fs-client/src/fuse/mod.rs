@@ -10,6 +10,7 @@
 //! was killed; so [`patience`] looks for signals itself.
 
 pub mod adapter;
+mod again;
 pub mod answer;
 pub mod attr;
 mod attributes;
@@ -26,6 +27,7 @@ mod names;
 pub mod notices;
 pub mod patience;
 mod privileges;
+pub mod refusal;
 pub mod session;
 pub mod shown;
 pub mod tasks;

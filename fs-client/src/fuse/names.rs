@@ -7,6 +7,7 @@ use cairn_proto::FileName;
 use fuser::{INodeNo, RenameFlags, ReplyCreate, ReplyEmpty, ReplyEntry, Request};
 
 use super::{
+    again,
     flags::open_flags,
     tasks::{Adapter, ino},
 };
@@ -126,10 +127,12 @@ impl Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let new_name = FileName::try_from(new_name.as_bytes());
+        let (new_name, resent) = (FileName::try_from(new_name.as_bytes()), again::is_resent(req));
         self.named(Op::Rename, req, parent, name, reply, async move |vfs, caller, parent, name| {
             let (new_parent, new_name) = (ino(new_parent)?, new_name?);
-            vfs.rename(caller, parent, &name, new_parent, &new_name, flags.bits()).await
+            let flags = flags.bits();
+            let result = vfs.rename(caller, parent, &name, new_parent, &new_name, flags).await;
+            again::renamed(resent, result, &vfs, caller, (new_parent, &new_name)).await
         });
     }
 
@@ -140,8 +143,9 @@ impl Adapter {
         name: &OsStr,
         reply: ReplyEmpty,
     ) {
-        self.named(Op::Unlink, req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.unlink(caller, parent, &name).await
+        let resent = again::is_resent(req);
+        self.named(Op::Unlink, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            again::removed(resent, vfs.unlink(caller, parent, &name).await)
         });
     }
 
@@ -152,8 +156,9 @@ impl Adapter {
         name: &OsStr,
         reply: ReplyEmpty,
     ) {
-        self.named(Op::Rmdir, req, parent, name, reply, async |vfs, caller, parent, name| {
-            vfs.rmdir(caller, parent, &name).await
+        let resent = again::is_resent(req);
+        self.named(Op::Rmdir, req, parent, name, reply, async move |vfs, caller, parent, name| {
+            again::removed(resent, vfs.rmdir(caller, parent, &name).await)
         });
     }
 }

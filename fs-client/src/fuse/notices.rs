@@ -55,6 +55,11 @@ impl Notices {
         vfs.cache_dropped(locked);
     }
 
+    /// What the kernel has cached of `ino` is not what is stored.
+    pub async fn forget_all(&self, ino: Ino) {
+        self.drop_cached(ino, Cached::AttributesAndPages).await;
+    }
+
     async fn drop_cached(&self, ino: Ino, what: Cached) {
         let kernel = Arc::clone(&self.0);
         // Before the first byte there are no pages, only attributes; no length is up to the end.

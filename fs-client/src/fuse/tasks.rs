@@ -5,7 +5,10 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,7 @@ pub struct Adapter {
     pub(super) runtime: Handle,
     pub(super) notices: Notices,
     interruptions: Arc<Interruptions>,
+    draining: Arc<AtomicBool>,
     deadline: Duration,
     pub(super) activity: Arc<Activity>,
     pub(super) shown: Shown,
@@ -49,15 +53,36 @@ impl Adapter {
             runtime,
             notices: Notices::default(),
             interruptions: Arc::default(),
+            draining: Arc::default(),
             deadline,
             activity: Arc::default(),
             shown,
         }
     }
 
+    /// What the kernel can be told.
+    pub fn notices(&self) -> Notices {
+        self.notices.clone()
+    }
+
     /// What it has been asked to do.
     pub fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
+    }
+
+    /// When it is set, nothing is answered any more: what comes is left for the next daemon.
+    pub fn draining(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.draining)
+    }
+
+    /// Whether the request behind `reply` is left for the next daemon.
+    pub(super) fn leaves<A>(&self, reply: A) -> Option<A> {
+        if !self.draining.load(Ordering::Acquire) {
+            return Some(reply);
+        }
+        // Dropped, it would be an error for the caller.
+        std::mem::forget(reply);
+        None
     }
 
     /// Answers with the result of a task, within the limit of its kind.
@@ -71,6 +96,7 @@ impl Adapter {
         A: Answer,
         F: Future<Output = Result<A::Value, FsError>> + Send + 'static,
     {
+        let Some(reply) = self.leaves(reply) else { return };
         let limit = self.limit(operation);
         let closing = operation == Operation::Flush;
         let caller = Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() };
@@ -103,6 +129,7 @@ impl Adapter {
         reply: A,
         result: Result<A::Value, FsError>,
     ) {
+        let Some(reply) = self.leaves(reply) else { return };
         let bytes = result.as_ref().ok().map(A::bytes);
         self.activity.done(operation, req.pid(), since, bytes);
         send(reply, result);

@@ -94,6 +94,9 @@ pub(super) async fn open(
     enter(shared, identity, &welcome, durable_below);
     shared.take_map(map, identity.incarnation != welcome.incarnation);
     identity.session_id = welcome.session_id;
+    if let Some(record) = &config.record {
+        record.set_session(welcome.session_id);
+    }
     identity.incarnation = welcome.incarnation;
     let ping = Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100))).min(PING);
     Ok((Link { frames, ping }, welcome))

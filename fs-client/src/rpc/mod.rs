@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod connect;
 mod driver;
+mod farewell;
 pub mod lock_waits;
 mod log;
 mod outgoing;
@@ -23,5 +24,6 @@ mod tests;
 
 pub use admin::{Admin, CallError, NodeAdmin};
 pub use connect::ConnectError;
+pub(crate) use farewell::end_session;
 pub use lock_waits::LockWait;
 pub use session::{Answered, Caller, Session};

@@ -152,7 +152,8 @@ impl Vfs {
     /// Nobody goes on writing as if he held a lock that is lost.
     pub(super) fn check_locks(&self, fh: Fh, open: &OpenFile) -> Result<(), FsError> {
         let generation = || self.session.session_generation();
-        let lost = open.has_taken_locks() && self.locks.lost(open.file().ino(), fh, generation());
+        let lost = open.has_lost_lock()
+            || open.has_taken_locks() && self.locks.lost(open.file().ino(), fh, generation());
         if lost { Err(FsError::Io) } else { Ok(()) }
     }
 }

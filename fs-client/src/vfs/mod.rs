@@ -9,6 +9,7 @@
 //!   and directories by number; [`open_dir`]: a listing with a stable position;
 //!   [`listings`]: which of them a change of this mount makes old.
 //! - [`atime`]: reads that count, told to the master many at once.
+//! - [`restore`]: what an earlier daemon of this mount had open, opened again.
 //! - [`answers`]: the master's replies, checked, as domain types.
 //!
 //! Everything is owned and `Send`; every method may be dropped half-way: what it asked of the master
@@ -29,6 +30,7 @@ pub mod open_dir;
 pub mod readdir;
 pub mod remove;
 pub mod rename;
+pub mod restore;
 pub mod setattr;
 pub mod space;
 pub mod statfs;
@@ -85,11 +87,11 @@ impl Vfs {
     ) -> Result<Arc<Self>, ConnectError> {
         let session = Session::connect(config).await?;
         let chunks = Chunks::new(session.clone(), config);
-        let context = FileContext::new(session.clone(), chunks, dirty_bytes, config.deadline);
+        let context = FileContext::new(session.clone(), chunks, dirty_bytes, config);
         Ok(Arc::new(Self {
             session,
             files: Files::new(context),
-            handles: handles::HandleTable::default(),
+            handles: handles::HandleTable::new(config.record.clone()),
             inodes: inodes::InodeTable::default(),
             atimes: atime::Atimes::default(),
             locks: Arc::default(),

@@ -75,15 +75,39 @@ pub struct OpenFile {
     pub(super) ahead: Mutex<ReadAhead>,
     /// A lock was taken through it at some time.
     pub(super) taken_locks: AtomicBool,
+    /// Such a lock ended with an earlier daemon of the mount.
+    lost_lock: AtomicBool,
 }
 
 impl OpenFile {
+    fn new(hold: Hold, mode: OpenMode, caller: Caller) -> Self {
+        let seen = Mutex::new(hold.file().error_cursor());
+        Self {
+            hold,
+            mode,
+            caller,
+            seen,
+            ahead: Mutex::new(ReadAhead::default()),
+            taken_locks: AtomicBool::new(false),
+            lost_lock: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn file(&self) -> &Arc<File> {
         self.hold.file()
     }
 
     pub(super) fn took_lock(&self) {
         self.taken_locks.store(true, Ordering::Release);
+    }
+
+    /// A lock that was taken through it ended with an earlier daemon.
+    pub(super) fn lose_lock(&self) {
+        self.lost_lock.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_lost_lock(&self) -> bool {
+        self.lost_lock.load(Ordering::Acquire)
     }
 
     pub(super) fn has_taken_locks(&self) -> bool {
@@ -151,12 +175,25 @@ impl Vfs {
         let known = self.inodes.pages_version(attr.ino);
         let pages_current = file.opened(attr, manifest, known);
         let attr = file.merged(attr);
-        let seen = Mutex::new(file.error_cursor());
-        let ahead = Mutex::new(ReadAhead::default());
-        let taken_locks = AtomicBool::new(false);
-        let open = OpenFile { hold, mode, caller, seen, ahead, taken_locks };
-        let fh = self.handles.add_file(Arc::new(open));
+        let fh = self.handles.add_file(Arc::new(OpenFile::new(hold, mode, caller)));
         Ok(Opened { fh, attr, pages_current })
+    }
+
+    /// A handle of an earlier daemon, which is not in the table yet.
+    pub(super) fn entered(
+        &self,
+        mut hold: Hold,
+        caller: Caller,
+        attr: Attr,
+        manifest: Option<pb::ManifestPage>,
+        mode: OpenMode,
+    ) -> Result<OpenFile, FsError> {
+        hold.opened();
+        if attr.kind() != FileKind::Regular {
+            return Err(FsError::Stale);
+        }
+        hold.file().opened(attr, manifest, 0);
+        Ok(OpenFile::new(hold, mode, caller))
     }
 
     /// Gives a handle back. What it wrote and nobody flushed is committed; when it was the last of

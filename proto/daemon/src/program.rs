@@ -30,6 +30,8 @@ const USAGE: u8 = 2;
 
 const CONFIG: &str = "config";
 const PRINT_CONFIG: &str = "print_config";
+/// The heading of flags that say what to do once, and set nothing.
+pub const ACTIONS: &str = "Actions";
 
 /// See the head of the file.
 #[derive(Clone, Debug)]
@@ -121,7 +123,8 @@ impl Program {
         let global = global.filter(|arg| arg.is_global_set() && arg.get_env().is_some());
         own.chain(global).filter(|arg| {
             let about_itself = [CONFIG, PRINT_CONFIG].contains(&arg.get_id().as_str());
-            arg.get_long().is_some() && !arg.is_hide_set() && !about_itself
+            let action = arg.get_help_heading() == Some(ACTIONS);
+            arg.get_long().is_some() && !arg.is_hide_set() && !about_itself && !action
         })
     }
 

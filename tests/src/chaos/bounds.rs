@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::daemon::peak_rss;
+
 /// Resident bytes that no daemon may ever need here: its caches are bounded, and so is the rest.
 const MEMORY: u64 = 900 << 20;
 /// Open descriptors that no daemon may ever need here.
@@ -18,11 +20,8 @@ pub struct Taken {
 
 /// What process `id` takes; nothing when it is gone.
 pub fn taken(id: u32) -> Option<Taken> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = peak.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?.count();
-    Some(Taken { memory: kib * 1024, descriptors })
+    Some(Taken { memory: peak_rss(id)?, descriptors })
 }
 
 /// What is wrong with it.

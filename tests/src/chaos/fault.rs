@@ -36,8 +36,10 @@ pub enum Fault {
     RestartMaster,
     /// Its clock is wrong by so many seconds.
     MasterClock(i64),
-    /// `kill -9` of the mount's daemon; it is mounted again.
+    /// `kill -9` of the mount's daemon; its supervisor starts the next one.
     KillMount(usize),
+    /// `kill -9` of the mount's daemon and supervisor; it is mounted again.
+    LoseMount(usize),
     /// SIGSTOP, SIGCONT.
     StopMount(usize),
     /// Its connection to the master is broken and refused.
@@ -109,14 +111,15 @@ impl Schedule {
 
     fn of_others(&mut self) -> Fault {
         let mount = self.rng.index(self.targets.mounts);
-        match self.rng.below(9) {
+        match self.rng.below(11) {
             0 | 1 => Fault::KillMaster,
             2 => Fault::StopMaster,
             3 => Fault::RestartMaster,
             4 => Fault::MasterClock(self.seconds()),
-            5 => Fault::KillMount(mount),
-            6 => Fault::StopMount(mount),
-            7 => Fault::CutMount(mount),
+            5 | 6 => Fault::KillMount(mount),
+            7 => Fault::LoseMount(mount),
+            8 => Fault::StopMount(mount),
+            9 => Fault::CutMount(mount),
             _ => Fault::SilenceMount(mount),
         }
     }
@@ -159,7 +162,7 @@ mod tests {
         assert_eq!(shown(7), shown(7));
         assert_ne!(shown(7), shown(8));
         let all = shown(7).join("\n");
-        for kind in ["KillNode", "FullNode", "Rot", "MasterClock", "KillMount", "SilenceMount"] {
+        for kind in ["KillNode", "FullNode", "Rot", "MasterClock", "KillMount", "LoseMount"] {
             assert!(all.contains(kind), "{kind} never comes");
         }
     }

@@ -148,8 +148,9 @@ impl Site {
             Fault::StopMaster => self.cluster.master().stop(),
             Fault::RestartMaster => self.cluster.stop_master(),
             Fault::MasterClock(by) => self.set_clock(NODES, by),
-            Fault::KillMount(m) => self.mounts[m].kill9(),
-            Fault::StopMount(m) => self.mounts[m].daemon().stop(),
+            Fault::KillMount(m) => self.mounts[m].kill_daemon(),
+            Fault::LoseMount(m) => self.mounts[m].kill9(),
+            Fault::StopMount(m) => self.mounts[m].stop(),
             Fault::CutMount(m) => self.wires[m].set(Flow::Cut),
             Fault::SilenceMount(m) => self.wires[m].set(Flow::Silent),
         }
@@ -170,11 +171,12 @@ impl Site {
             Fault::KillMaster | Fault::RestartMaster => self.cluster.start_master(),
             Fault::StopMaster => self.cluster.master().cont(),
             Fault::MasterClock(_) => self.set_clock(NODES, 0),
-            Fault::KillMount(m) => {
+            Fault::KillMount(_) => {}
+            Fault::LoseMount(m) => {
                 let master = self.wires[m].address().to_string();
                 self.mounts[m].start(&master, &["--deadline", DEADLINE]);
             }
-            Fault::StopMount(m) => self.mounts[m].daemon().cont(),
+            Fault::StopMount(m) => self.mounts[m].cont(),
             Fault::CutMount(m) | Fault::SilenceMount(m) => self.wires[m].set(Flow::Open),
         }
     }
@@ -208,7 +210,8 @@ impl Site {
             all[n + 1].1 = self.cluster.node(n).id();
         }
         for (n, mount) in self.mounts.iter_mut().enumerate() {
-            all.push((format!("mount{}", n + 1), mount.daemon().id()));
+            all.extend(mount.daemon().map(|id| (format!("mount{}", n + 1), id)));
+            all.push((format!("supervisor{}", n + 1), mount.supervisor().id()));
         }
         all
     }

@@ -7,6 +7,7 @@ mod drain;
 mod full_disk;
 mod join;
 mod metadata;
+mod mount_survives;
 mod nodes;
 mod overload;
 mod pull;

@@ -7,7 +7,7 @@ use cairn_tests::{Cluster, rng::scale, sh, within};
 const MIB: u64 = 1 << 20;
 
 fn assert_bounds(cluster: &mut Cluster, mount: &mut cairn_tests::Mount) {
-    let daemon = mount.daemon().peak_rss() / MIB;
+    let daemon = mount.peak_rss() / MIB;
     let nodes = [0, 1].map(|n| cluster.node(n).peak_rss() / MIB);
     let master = cluster.master().peak_rss() / MIB;
     eprintln!("peak resident: mount {daemon} MiB, nodes {nodes:?} MiB, master {master} MiB");

@@ -149,7 +149,7 @@ fn a_very_large_directory_is_listed_while_it_changes_and_removed() {
     let step = usize::try_from(files / 3_000).unwrap();
     within(500 * scale().min(20), move || {
         let mut cluster = Cluster::new();
-        let mut mount = cluster.mount();
+        let mount = cluster.mount();
         let many = mount.join("many");
         fs::create_dir(&many).unwrap();
         let path = |n: u64| many.join(format!("an-entry-with-a-usual-name-{n:07}"));
@@ -196,7 +196,7 @@ fn a_very_large_directory_is_listed_while_it_changes_and_removed() {
         let listed = sh(mount.path(), 3000, "ls -fU many | grep -c usual");
         assert_eq!(listed.trim(), left.to_string());
         sh(mount.path(), 6000, "rm -r many");
-        let [daemon, master] = [mount.daemon().peak_rss(), cluster.master().peak_rss()];
+        let [daemon, master] = [mount.peak_rss(), cluster.master().peak_rss()];
         eprintln!("peak resident: mount {} MiB, master {} MiB", daemon / MIB, master / MIB);
         assert!(daemon < 600 * MIB && master < 500 * MIB);
         cluster.assert_fsck_clean();

@@ -258,14 +258,14 @@ fn who_lost_a_lock_does_not_go_on_writing() {
     within(180, || {
         let layout = expiry(3);
         let cluster = Cluster::with(layout);
-        let (mut one, two) = (cluster.mount(), cluster.mount());
+        let (one, two) = (cluster.mount(), cluster.mount());
         let (mut a, mut b) = pair(&one.join("f"), &two.join("f"));
         assert_eq!(a.ask("flock f ex"), "ok");
         assert_eq!(a.ask("write f mine"), "ok");
-        one.daemon().stop();
+        one.stop();
         assert_eq!(b.ask("flock f ex"), "ok", "the session has expired");
         assert_eq!(b.ask("write f other"), "ok");
-        one.daemon().cont();
+        one.cont();
         let refused = wait_for(Duration::from_secs(20), || a.ask("write f again") == "EIO");
         assert!(refused, "it went on writing");
         thread::sleep(Duration::from_secs(6));

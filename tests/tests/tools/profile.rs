@@ -126,10 +126,10 @@ fn what_cannot_be_profiled_is_one_sentence() {
         let ran = run(other, Duration::from_secs(30));
         assert!(!ran.ok() && ran.stderr.contains("belongs to user 0"), "{ran}");
 
-        mount.daemon().stop();
+        mount.stop();
         let ran = profile(&["--once", &at]);
         assert!(!ran.ok() && ran.stderr.contains("does not answer within 5 s"), "{ran}");
-        mount.daemon().cont();
+        mount.cont();
 
         mount.kill9();
         let ran = profile(&["--once", &at]);

@@ -89,6 +89,9 @@ impl Vfs {
         request: LockRequest,
     ) -> Result<Attempt, FsError> {
         let open = self.handles.file(fh)?;
+        if request.mode.is_some() && open.has_lost_lock() {
+            return Err(FsError::Io);
+        }
         Ok(self.set_lock_through(caller, fh, open, request))
     }
 
@@ -324,6 +327,7 @@ impl Acquisition {
                     held.ranges.set(Span { start, end, mode, pid });
                     held.handles.insert(self.fh);
                     self.open.took_lock();
+                    self.vfs.handles.took_lock(self.fh);
                 }
                 None => held.ranges.remove(request.start, request.end),
             }
