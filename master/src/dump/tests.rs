@@ -42,6 +42,11 @@ fn engine() -> Arc<MemoryEngine> {
         (keys::xattr(i, b"user.some"), Some(Bytes::from(long)))
     });
     engine.commit(Batch { writes: rows.collect() }, u64::MAX).unwrap();
+    // As after a load: what is raised is what was there, not where numbers begin.
+    let high = Bytes::copy_from_slice(&(1u64 << 40).to_be_bytes());
+    engine
+        .commit(Batch { writes: [(keys::mark(Mark::Ino), Some(high))].into() }, u64::MAX)
+        .unwrap();
     let session = (keys::session(9), Some(Bytes::new()));
     engine.commit(Batch { writes: [session].into() }, u64::MAX).unwrap();
     engine

@@ -43,9 +43,9 @@ impl Group {
         self.writes.is_empty()
     }
 
-    /// Whether a dump would be another one after it.
+    /// Whether a dump would tell of another file system after it. Numbers that go up do not make one.
     pub fn changes_file_system(&self) -> bool {
-        self.writes.keys().any(|key| keys::is_portable(key))
+        self.writes.keys().any(|key| keys::is_portable(key) && !keys::is_mark(key))
     }
 
     /// What is written from now on can be undone.
