@@ -27,6 +27,8 @@ pub const SYNC_INTERVAL_DEFAULT: u64 = 100;
 pub const BACKUP_INTERVAL_DEFAULT: u64 = 60;
 /// How many of them are kept.
 pub const BACKUP_GENERATIONS_DEFAULT: usize = 3;
+/// Seconds between two cycles of garbage collection.
+pub const GC_INTERVAL_DEFAULT: f64 = 60.0;
 
 /// Which engine keeps the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -71,6 +73,8 @@ pub struct Config {
     pub backup_interval: Duration,
     /// How many of them are kept; at least one.
     pub backup_generations: usize,
+    /// Time between two cycles of garbage collection; zero: none by themselves.
+    pub gc_interval: Duration,
 }
 
 impl Config {
@@ -92,6 +96,7 @@ impl Config {
             sync_interval: Duration::from_millis(SYNC_INTERVAL_DEFAULT),
             backup_interval: Duration::from_secs(BACKUP_INTERVAL_DEFAULT),
             backup_generations: BACKUP_GENERATIONS_DEFAULT,
+            gc_interval: Duration::from_secs_f64(GC_INTERVAL_DEFAULT),
         }
     }
 }

@@ -24,6 +24,16 @@ pub const BACKUP_CHUNKS: &str = "backup-chunks";
 pub const BACKUP_FINISHED: &str = "backup-finished";
 /// Nodes have the root of a backup, older ones are not forgotten.
 pub const BACKUP_ROOTS: &str = "backup-roots";
+/// Garbage collection: the new epoch is durable, no node has heard of it.
+pub const GC_AFTER_EPOCH: &str = "gc-after-epoch";
+/// The new floor is durable, nothing is marked.
+pub const GC_AFTER_FLOOR: &str = "gc-after-floor";
+/// Filters are made, no node has any.
+pub const GC_AFTER_MARK: &str = "gc-after-mark";
+/// The nodes have swept, the master has noted nothing.
+pub const GC_AFTER_SWEEP: &str = "gc-after-sweep";
+/// Every point that garbage collection passes, in their order.
+pub const OF_GARBAGE: &[&str] = &[GC_AFTER_EPOCH, GC_AFTER_FLOOR, GC_AFTER_MARK, GC_AFTER_SWEEP];
 
 /// A part of what a new or ending quota counts was moved, not yet committed.
 pub const QUOTA_STEP: &str = "quota-step";

@@ -11,6 +11,7 @@ mod dump;
 pub mod engine;
 pub mod failpoints;
 pub mod format;
+mod gc;
 mod metrics;
 pub mod namespace;
 mod nodes;

@@ -10,8 +10,14 @@ use cairn_daemon::metrics::Registry;
 use cairn_proto::NodeState;
 
 use crate::{
-    activity::Activity, backup::Progress, cluster::Cluster, op_thread::OpQueue, repair::Repair,
-    session::registry::Registry as Sessions, sync_thread::Durability,
+    activity::Activity,
+    backup::Progress,
+    cluster::Cluster,
+    gc::{Collector, State},
+    op_thread::OpQueue,
+    repair::Repair,
+    session::registry::Registry as Sessions,
+    sync_thread::Durability,
 };
 
 /// What the numbers are read from.
@@ -23,11 +29,13 @@ pub(crate) struct Sources {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) repair: Arc<Repair>,
     pub(crate) backups: Arc<Progress>,
+    pub(crate) collector: Arc<Collector>,
 }
 
 /// Everything about a master whose data is in `data`.
 pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
-    let Sources { activity, ops, durability, sessions, cluster, repair, backups } = sources;
+    let Sources { activity, ops, durability, sessions, cluster, repair, backups, collector } =
+        sources;
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     operations(&mut registry, &activity);
     registry.gauges(
@@ -54,6 +62,7 @@ pub(crate) fn registry(sources: Sources, data: &Path) -> Registry {
     copies(&mut registry, &repair, &cluster);
     namespace(&mut registry, &activity);
     metadata_backups(&mut registry, &backups);
+    garbage(&mut registry, &collector);
     disk(&mut registry, data);
     registry
 }
@@ -236,6 +245,45 @@ fn metadata_backups(registry: &mut Registry, backups: &Arc<Progress>) {
         "Length of the newest backup of the metadata, one copy",
         move || read.status().bytes,
     );
+}
+
+fn garbage(registry: &mut Registry, collector: &Arc<Collector>) {
+    let read = Arc::clone(collector);
+    registry.counters(
+        "cairn_master_gc_cycles",
+        "Cycles of garbage collection: complete, or failed (nothing, or not everything, was swept)",
+        move |samples| {
+            let (cycles, failures) = {
+                let state = read.state();
+                (state.cycles, state.failures)
+            };
+            samples.put(&[("result", "complete")], cycles.saturating_sub(failures));
+            samples.put(&[("result", "failed")], failures);
+        },
+    );
+    let mut counter = |name, help, value: fn(&State) -> u64| {
+        let read = Arc::clone(collector);
+        registry.counter(name, help, move || value(&read.state()));
+    };
+    counter("cairn_master_gc_erased_chunks", "Copies of chunks that were collected", |state| {
+        state.erased.chunks
+    });
+    counter("cairn_master_gc_erased_bytes", "Bytes of copies that were collected", |state| {
+        state.erased.bytes
+    });
+    counter(
+        "cairn_master_gc_returned_bytes",
+        "Bytes that were given back to the disks of the storage nodes",
+        |state| state.returned_bytes,
+    );
+    let read = Arc::clone(collector);
+    registry.gauge("cairn_master_gc_epoch", "Epoch that new chunks are stamped with", move || {
+        read.state().stamps.epoch
+    });
+    let read = Arc::clone(collector);
+    registry.gauge("cairn_master_gc_running", "1 while a cycle is under way", move || {
+        read.state().running
+    });
 }
 
 fn disk(registry: &mut Registry, data: &Path) {

@@ -47,6 +47,7 @@ use crate::{
         memory::MemoryEngine,
     },
     format::{self, DataDir, Format, FormatError},
+    gc::{self, Collector},
     metrics::{self, Sources},
     namespace::{Namespace, OpenError, Params},
     nodes::{chunk_client::ChunkClient, probe::Prober},
@@ -213,6 +214,7 @@ impl Parts {
             cluster: Arc::clone(&service.cluster),
             repair: Arc::clone(&service.repair),
             backups: Arc::clone(&service.backups),
+            collector: Arc::clone(&service.collector),
         };
         Site::new(metrics::registry(sources, &config.data))
     }
@@ -229,6 +231,7 @@ fn assemble(
     let failed = failure.subscribe();
     let failure = Arc::new(failure);
     let greeting = Greeting::new(Some(format.fs_uuid), config.token.as_ref());
+    let stamps = namespace.stamps();
     let cluster = cluster(config, &format, &mut namespace, &greeting)?;
     let registry = Arc::new(Registry::new(namespace.sessions(), Instant::now()));
     let incarnation = namespace.incarnation();
@@ -261,7 +264,7 @@ fn assemble(
         stopping: stopping.clone(),
     });
     let mut tasks = background(&cluster, &registry, &ops, config.session_expiry);
-    let chunks = ChunkClient::new(greeting);
+    let chunks = ChunkClient::new(greeting.clone());
     let backups = Arc::new(Progress::default());
     let schedule = Schedule {
         ops: ops.clone(),
@@ -285,6 +288,8 @@ fn assemble(
     tasks.spawn(repair::run(Arc::clone(&repair)));
     let quota_work = Arc::new(Notify::new());
     tasks.spawn(quota::work(ops.clone(), Arc::clone(&quota_work)));
+    let collector = Collector::new(ops.clone(), Arc::clone(&cluster), greeting, stamps);
+    tasks.spawn(gc::run(Arc::clone(&collector), config.gc_interval));
     let service = Arc::new(Service {
         format,
         address,
@@ -301,6 +306,7 @@ fn assemble(
         chunks,
         backups,
         quota_work,
+        collector,
         scans: Arc::new(Semaphore::new(SCANS)),
     });
     Ok(Parts { service, durability, op_thread, sync_thread, tasks, failed })
@@ -324,6 +330,7 @@ fn cluster(
         (namespace.next_map_epoch()?, format.pg_bits),
         administration::known(namespace, format)?,
         Prober::new(greeting.clone()),
+        namespace.stamps().epoch,
     ))
 }
 

@@ -458,4 +458,13 @@ impl StorageService for TestStorage {
     ) -> Result<Response<pb::ScrubResponse>, Status> {
         Err(Status::unimplemented("the master does not call it"))
     }
+
+    type SweepStream = Nothing<pb::SweepProgress>;
+
+    async fn sweep(
+        &self,
+        _: Request<Streaming<pb::SweepPart>>,
+    ) -> Result<Response<Self::SweepStream>, Status> {
+        Err(Status::unimplemented("this node collects nothing"))
+    }
 }

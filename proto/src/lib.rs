@@ -15,6 +15,7 @@ pub mod chunk_id;
 pub mod cluster_map;
 pub mod error;
 pub mod file_name;
+pub mod garbage_filter;
 pub mod handshake;
 pub mod ids;
 pub mod limits;

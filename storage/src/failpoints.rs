@@ -24,6 +24,33 @@ pub const PULL_AFTER_FETCH: &str = "storage.pull-after-fetch";
 pub const DROP_BEFORE_REMOVE: &str = "storage.drop-before-remove";
 /// Chunks are dropped, nobody has been told.
 pub const DROP_AFTER_REMOVE: &str = "storage.drop-after-remove";
+/// Chunks are erased in the index, which is not synced.
+pub const AFTER_ERASE: &str = "storage.after-erase";
+/// The index is synced, the erased records are still whole.
+pub const AFTER_ERASE_SYNC: &str = "storage.after-erase-sync";
+/// The erased records have durable tombstones, their payloads are still there.
+pub const AFTER_TOMBSTONE: &str = "storage.after-tombstone";
+/// Their payloads are holes.
+pub const AFTER_PUNCH: &str = "storage.after-punch";
+/// Records of a segment that is being rewritten have durable copies, the index names the old ones.
+pub const AFTER_COPY: &str = "storage.after-copy";
+/// The index names the copies.
+pub const AFTER_RELOCATE: &str = "storage.after-relocate";
+/// The index knows nothing of a segment any more, its file is there.
+pub const BEFORE_REMOVE: &str = "storage.before-remove";
+/// The file of a segment is removed.
+pub const AFTER_REMOVE: &str = "storage.after-remove";
+/// Every point that garbage collection passes, in their order.
+pub const OF_GARBAGE: &[&str] = &[
+    AFTER_ERASE,
+    AFTER_ERASE_SYNC,
+    AFTER_TOMBSTONE,
+    AFTER_PUNCH,
+    AFTER_COPY,
+    AFTER_RELOCATE,
+    BEFORE_REMOVE,
+    AFTER_REMOVE,
+];
 /// The directory has its skeleton, no FORMAT file.
 pub const IN_FORMAT: &str = "storage.in-format";
 

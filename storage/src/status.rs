@@ -29,6 +29,7 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         chunk_bytes: v.totals.bytes,
         chunks: v.totals.chunks,
         failed: v.failed,
+        quarantined_bytes: v.totals.quarantined_bytes,
     });
     pb::NodeStatusResponse {
         node_id: identity.node_id.to_string(),
@@ -40,6 +41,7 @@ pub fn node_status(identity: &Identity, store: &Store) -> pb::NodeStatusResponse
         version: env!("CARGO_PKG_VERSION").to_owned(),
         usage: Some(usage()),
         activity: Some(store.activity().into()),
+        garbage: Some(store.activity().garbage()),
         damaged_chunks: store.damaged(),
         scrub: Some(store.scrub_status()),
     }

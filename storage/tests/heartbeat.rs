@@ -69,6 +69,7 @@ macro_rules! unasked {
             type WalkStream = Replies<pb::WalkEntry>;
             type FsckStream = Replies<pb::FsckProgress>;
             type DumpStream = Replies<pb::DumpPart>;
+            type CollectGarbageStream = Replies<pb::CollectProgress>;
 
             async fn hello(
                 &self,
@@ -115,6 +116,7 @@ unasked! {
     set_quota(pb::SetQuotaRequest) -> pb::Quota;
     remove_quota(pb::RemoveQuotaRequest) -> pb::Quota;
     quotas(pb::QuotasRequest) -> pb::QuotasResponse;
+    collect_garbage(pb::CollectRequest) -> Replies<pb::CollectProgress>;
 }
 
 struct Master {

@@ -19,6 +19,7 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::put::stamp;
 use crate::rpc::connect::StorageClient;
 
 /// Calls to one node at the same time.
@@ -30,9 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// For so long after a call that failed.
 const UNASKED: Duration = Duration::from_secs(3);
 
+/// What a node has.
+#[derive(Clone, Copy)]
+struct Found {
+    stored_len: u32,
+    /// Epoch of garbage collection that it was stamped with by the question.
+    stamp: u64,
+}
+
 struct Question {
     id: ChunkId,
-    stored_len: Option<oneshot::Sender<Option<u32>>>,
+    found: Option<oneshot::Sender<Option<Found>>>,
 }
 
 #[derive(Default)]
@@ -53,34 +62,38 @@ impl Asks {
         Arc::new(Self { client, state: Mutex::default() })
     }
 
-    /// Whether the node says that it has `chunk`.
-    pub(super) async fn has(self: &Arc<Self>, chunk: &ChunkRef) -> bool {
+    /// The stamp of the chunk if the node says that it has it.
+    pub(super) async fn has(self: &Arc<Self>, chunk: &ChunkRef) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.lock();
             if state.unasked_until.is_some_and(|until| Instant::now() < until) {
-                return false;
+                return None;
             }
-            state.queue.push(Question { id: chunk.id, stored_len: Some(reply) });
+            state.queue.push(Question { id: chunk.id, found: Some(reply) });
             if state.calls < CALLS {
                 state.calls += 1;
                 tokio::spawn(self.clone().call());
             }
         }
-        answer.await.ok().flatten() == Some(chunk.stored_len)
+        let found = answer.await.ok().flatten();
+        found.filter(|found| found.stored_len == chunk.stored_len).map(|found| found.stamp)
     }
 
     /// Asks until no question is left.
     async fn call(self: Arc<Self>) {
         while let Some(mut questions) = self.next() {
-            let lengths = self.ask(&questions).await;
-            if lengths.is_none() {
+            let answer = self.ask(&questions).await;
+            if answer.is_none() {
                 self.lock().unasked_until = Some(Instant::now() + UNASKED);
             }
             for (position, question) in questions.iter_mut().enumerate() {
-                let stored_len = lengths.as_ref().and_then(|l| l.get(position)?.checked_sub(1));
-                if let Some(reply) = question.stored_len.take() {
-                    let _ = reply.send(stored_len);
+                let found = answer.as_ref().and_then(|answer| {
+                    let stored_len = answer.stored_len_plus_one.get(position)?.checked_sub(1)?;
+                    Some(Found { stored_len, stamp: stamp(answer.gc_epoch) })
+                });
+                if let Some(reply) = question.found.take() {
+                    let _ = reply.send(found);
                 }
             }
         }
@@ -89,7 +102,7 @@ impl Asks {
     /// The next questions that somebody still wants to be answered; `None` ends the caller.
     fn next(&self) -> Option<Vec<Question>> {
         let mut state = self.lock();
-        state.queue.retain(|q| q.stored_len.as_ref().is_some_and(|reply| !reply.is_closed()));
+        state.queue.retain(|q| q.found.as_ref().is_some_and(|reply| !reply.is_closed()));
         if state.queue.is_empty() {
             state.calls -= 1;
             return None;
@@ -99,14 +112,14 @@ impl Asks {
     }
 
     /// The answer to each of `questions`; `None` when there is none.
-    async fn ask(&self, questions: &[Question]) -> Option<Vec<u32>> {
+    async fn ask(&self, questions: &[Question]) -> Option<pb::HaveResponse> {
         let ids = questions.iter().map(|q| q.id.to_wire()).collect();
         let mut client = self.client.clone();
         let call = client.have(pb::HaveRequest { ids, touch: true });
         match timeout(PATIENCE, call).await {
             Ok(Ok(answer)) => {
-                let lengths = answer.into_inner().stored_len_plus_one;
-                (lengths.len() == questions.len()).then_some(lengths)
+                let answer = answer.into_inner();
+                (answer.stored_len_plus_one.len() == questions.len()).then_some(answer)
             }
             Ok(Err(status)) => {
                 debug!(%status, "a node does not say what it has");

@@ -55,6 +55,9 @@ pub struct Stored {
     pub map_epoch: u64,
     /// Set when fewer nodes than `replicas` were up; belongs into `Commit.degraded_groups`.
     pub degraded: Option<Group>,
+    /// The least epoch of garbage collection that the nodes stamped it with; belongs into
+    /// `Commit.gc_epoch`. `u64::MAX` when none of them collects.
+    pub gc_epoch: u64,
 }
 
 struct Inner {
@@ -190,7 +193,16 @@ impl Chunks {
     /// `NoSpace` when a node that is needed is full; `TooFewNodes` or `Unreachable` at the deadline;
     /// `BadLength` at once.
     pub async fn put(&self, data: Bytes) -> Result<Stored, ChunkError> {
-        put::put(&self.inner, data).await
+        put::put(&self.inner, data, self.inner.ask_before_put).await
+    }
+
+    /// As [`Chunks::put`] for what was put before and is most likely still there: the nodes are asked
+    /// first.
+    ///
+    /// # Errors
+    /// As for [`Chunks::put`].
+    pub async fn put_again(&self, data: Bytes) -> Result<Stored, ChunkError> {
+        put::put(&self.inner, data, true).await
     }
 
     /// What was read so far.

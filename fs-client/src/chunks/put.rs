@@ -4,8 +4,12 @@
 //! the chunk goes on under that. What is durable on a target of the newer map is not sent again. The
 //! client never decides on its own that a node may be skipped. If configured so, each target is asked
 //! first, and the chunk is sent only where it is not.
+//!
+//! Each node says with which epoch of garbage collection it stamped the chunk. The least of all is what
+//! the commit has to name.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,11 +43,19 @@ struct Load {
     chunk: ChunkRef,
     data: Bytes,
     budget: Arc<OwnedSemaphorePermit>,
+    /// Whether the nodes are asked first.
+    ask: bool,
     /// Some node had to be given it.
     sent: AtomicBool,
 }
 
-pub(super) async fn put(inner: &Inner, data: Bytes) -> Result<Stored, ChunkError> {
+/// What a node says of its epoch as one that can be compared. A node that knows no epochs never
+/// collects, so its chunks stay.
+pub(super) const fn stamp(gc_epoch: u64) -> u64 {
+    if gc_epoch == 0 { u64::MAX } else { gc_epoch }
+}
+
+pub(super) async fn put(inner: &Inner, data: Bytes, ask: bool) -> Result<Stored, ChunkError> {
     let len = u32::try_from(data.len()).map_err(|_| ChunkError::BadLength)?;
     if len == 0 || len > inner.session.chunk_size() {
         return Err(ChunkError::BadLength);
@@ -53,7 +65,7 @@ pub(super) async fn put(inner: &Inner, data: Bytes) -> Result<Stored, ChunkError
     let budget = Arc::new(budget.map_err(|_| ChunkError::Unreachable)?);
     let id = inner.hashing.id_of(data.clone()).await?;
     let chunk = ChunkRef { id, stored_len: len, logical_len: len, codec: CODEC_PLAIN };
-    let load = Load { chunk, data, budget, sent: AtomicBool::new(false) };
+    let load = Load { chunk, data, budget, ask, sent: AtomicBool::new(false) };
     let stored = place(inner, &load, deadline).await?;
     inner.traffic.stored(len, load.sent.into_inner());
     inner.cache.insert(id, load.data);
@@ -62,14 +74,14 @@ pub(super) async fn put(inner: &Inner, data: Bytes) -> Result<Stored, ChunkError
 
 /// Follows the map until every target that it names has the chunk.
 async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, ChunkError> {
-    let mut durable: Vec<NodeId> = Vec::new();
+    let mut durable: HashMap<NodeId, u64> = HashMap::new();
     let mut patience = NEWER_MAP;
     loop {
         let map = inner.session.map();
         let group = map.group(&load.chunk.id);
         let targets = map.write_targets(group);
         let missing: Vec<_> =
-            targets.iter().filter(|node| !durable.contains(&node.id)).copied().collect();
+            targets.iter().filter(|node| !durable.contains_key(&node.id)).copied().collect();
         let enough = targets.len() >= map.min_replicas as usize;
         if enough && missing.is_empty() {
             let degraded = targets.len() < map.replicas as usize;
@@ -77,6 +89,7 @@ async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, 
                 chunk: load.chunk,
                 map_epoch: map.epoch,
                 degraded: degraded.then_some(group),
+                gc_epoch: targets.iter().map(|node| durable[&node.id]).min().unwrap_or(u64::MAX),
             });
         }
         let mut failure = None;
@@ -86,7 +99,7 @@ async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, 
             let links = links.ok_or(ChunkError::Unreachable)?;
             for (link, result) in spread(inner, load, &map, links, deadline).await {
                 match result {
-                    Ok(()) => durable.push(link.id),
+                    Ok(stamp) => _ = durable.insert(link.id, stamp),
                     Err(error) => failure = Some(worse(failure, judge(inner, &map, &link, error))),
                 }
             }
@@ -108,20 +121,22 @@ async fn place(inner: &Inner, load: &Load, deadline: Instant) -> Result<Stored, 
     }
 }
 
-/// Puts to all of `links` at the same time.
+/// Puts to all of `links` at the same time; each answers with the stamp of its copy.
 async fn spread(
     inner: &Inner,
     load: &Load,
     map: &ClusterMap,
     links: Vec<Arc<NodeLink>>,
     deadline: Instant,
-) -> Vec<(Arc<NodeLink>, Result<(), ChunkError>)> {
+) -> Vec<(Arc<NodeLink>, Result<u64, ChunkError>)> {
     let answered = AtomicBool::new(false);
     let answered = &answered;
     let one = |link: Arc<NodeLink>| async move {
         let put = async {
-            if inner.ask_before_put && link.asks().has(&load.chunk).await {
-                return Ok(());
+            if load.ask
+                && let Some(stamp) = link.asks().has(&load.chunk).await
+            {
+                return Ok(stamp);
             }
             load.sent.store(true, Ordering::Relaxed);
             inner.traffic.leaves(load.chunk.stored_len);
@@ -139,7 +154,7 @@ async fn put_to(
     load: &Load,
     map_epoch: u64,
     others_answered: &AtomicBool,
-) -> Result<(), ChunkError> {
+) -> Result<u64, ChunkError> {
     let (reply, mut answer) = oneshot::channel();
     let pipe = link.puts();
     pipe.push(PutItem {

@@ -7,7 +7,10 @@ use cairn_proto::{ChunkError, ChunkId, pb, status};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Status, Streaming};
 
-use super::pipe::{Cargo, Item, Outgoing};
+use super::{
+    pipe::{Cargo, Item, Outgoing},
+    put::stamp,
+};
 use crate::rpc::connect::StorageClient;
 
 /// One chunk for one node.
@@ -15,7 +18,8 @@ pub(super) struct PutItem {
     pub(super) id: ChunkId,
     pub(super) data: Bytes,
     pub(super) map_epoch: u64,
-    pub(super) reply: oneshot::Sender<Result<(), ChunkError>>,
+    /// Told the stamp.
+    pub(super) reply: oneshot::Sender<Result<u64, ChunkError>>,
     /// The bytes' share of the upload budget, held as long as anybody holds the bytes.
     pub(super) _budget: Arc<OwnedSemaphorePermit>,
 }
@@ -75,8 +79,9 @@ impl Cargo for Puts {
                 None => errors.fill(Some(ChunkError::Unreachable)),
             }
         }
+        let stamp = stamp(response.gc_epoch);
         for (item, error) in items.into_iter().zip(errors) {
-            let _ = item.reply.send(error.map_or(Ok(()), Err));
+            let _ = item.reply.send(error.map_or(Ok(stamp), Err));
         }
     }
 }

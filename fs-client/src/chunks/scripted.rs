@@ -285,4 +285,13 @@ impl StorageService for Service {
     ) -> Result<Response<pb::ScrubResponse>, Status> {
         no()
     }
+
+    type SweepStream = ReceiverStream<Result<pb::SweepProgress, Status>>;
+
+    async fn sweep(
+        &self,
+        _: Request<Streaming<pb::SweepPart>>,
+    ) -> Result<Response<Self::SweepStream>, Status> {
+        no()
+    }
 }

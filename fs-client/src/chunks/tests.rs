@@ -96,7 +96,7 @@ async fn a_chunk_goes_to_both_nodes_and_comes_back() {
     assert_eq!(now, asked, "from memory");
     let stored = store.chunks.put(Bytes::from_static(b"x")).await.unwrap();
     let expected = ChunkRef::plain(b"x");
-    assert_eq!(stored, Stored { chunk: expected, map_epoch: 1, degraded: None });
+    assert_eq!(stored, Stored { chunk: expected, map_epoch: 1, degraded: None, gc_epoch: 1 });
     assert_eq!(store.chunks.put(Bytes::new()).await, Err(ChunkError::BadLength));
     let large = Bytes::from(vec![0; CHUNK_SIZE as usize + 1]);
     assert_eq!(store.chunks.put(large).await, Err(ChunkError::BadLength));
@@ -325,7 +325,10 @@ async fn only_what_a_node_lacks_is_sent_when_it_is_asked_first() {
     let again = store.cold();
     let stored = join_all((0..100).map(|n| again.put(data(n)))).await;
     for (stored, chunk) in stored.into_iter().zip(&refs) {
-        assert_eq!(stored.unwrap(), Stored { chunk: *chunk, map_epoch: 1, degraded: None });
+        assert_eq!(
+            stored.unwrap(),
+            Stored { chunk: *chunk, map_epoch: 1, degraded: None, gc_epoch: 1 }
+        );
     }
     let spared = Traffic { sent: size, present: 99 * size, wire: size };
     assert_eq!(again.traffic(), spared);

@@ -18,6 +18,7 @@ pub mod download;
 pub mod du;
 pub mod failure;
 pub mod fsck;
+pub mod gc;
 pub mod info;
 mod interrupt;
 pub mod list;
@@ -101,6 +102,7 @@ enum Verb {
     Node(node::Node),
     Rebalance(rebalance::Rebalance),
     Cluster(cluster::Cluster),
+    Gc(gc::Gc),
     Meta(meta::Meta),
     Quota(quota::Quota),
     Schema(schema::Schema),
@@ -163,6 +165,7 @@ impl Cli {
             Verb::Node(verb) => finish(verb.run(&connection)),
             Verb::Rebalance(verb) => finish(verb.run(&connection)),
             Verb::Cluster(verb) => finish(verb.run(&connection)),
+            Verb::Gc(verb) => block_on(verb.run(&connection)),
             Verb::Meta(verb) => finish(verb.run(&connection)),
             Verb::Quota(verb) => finish(verb.run(&connection)),
             Verb::Schema(verb) => verb.run().map(|()| true),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     analyze::report::AnalyzeReport, cluster::CopiesReport, df::DfReport, du::DuReport,
-    failure::Failure, fsck::FsckReport, info::report::InfoReport, list::ListReport,
+    failure::Failure, fsck::FsckReport, gc::GcReport, info::report::InfoReport, list::ListReport,
     meta::DumpReport, monitor::model::Moment, node::list::NodeListReport, output,
     profile::ProfileReport, quota::QuotasReport, rebalance::RebalanceReport, scrub::ScrubsReport,
     status::report::StatusReport, upload::UploadReport, verify::VerifyReport,
@@ -35,6 +35,7 @@ enum Report {
     Verify,
     Fsck,
     Scrub,
+    Gc,
     Upload,
     Node,
     Rebalance,
@@ -65,6 +66,7 @@ impl Report {
             Self::Verify => schemars::schema_for!(VerifyReport),
             Self::Fsck => schemars::schema_for!(FsckReport),
             Self::Scrub => schemars::schema_for!(ScrubsReport),
+            Self::Gc => schemars::schema_for!(GcReport),
             Self::Upload => schemars::schema_for!(UploadReport),
             Self::Node => schemars::schema_for!(NodeListReport),
             Self::Rebalance => schemars::schema_for!(RebalanceReport),

@@ -95,17 +95,19 @@ impl File {
     async fn commit_appended(self: Arc<Self>) -> Result<(), FsError> {
         let _one = self.appending.lock().await;
         let started = Instant::now();
+        let mut tries = 0;
         loop {
             let Some(appended) = self.lock().appended() else { return Ok(()) };
-            match self.try_append(&appended).await {
+            match self.try_append(&appended, tries).await {
                 Ok(outcome) if outcome.applied => {
                     self.appended(&outcome.attr);
                     return Ok(());
                 }
-                Ok(outcome) if started.elapsed() < self.context.deadline => {
-                    self.move_appended(&outcome.attr);
+                Ok(_) if started.elapsed() > self.context.deadline => {
+                    return Err(self.lose(FsError::TimedOut));
                 }
-                Ok(_) => return Err(self.lose(FsError::TimedOut)),
+                Ok(outcome) if outcome.verify_again != 0 => tries += 1,
+                Ok(outcome) => self.move_appended(&outcome.attr),
                 Err(FsError::Stale) if self.fenced_off(&self.lock()) => {
                     return Err(self.lose(FsError::Io));
                 }
@@ -114,10 +116,11 @@ impl File {
         }
     }
 
-    async fn try_append(&self, appended: &Appended) -> Result<Outcome, FsError> {
+    /// `tries`: how often the chunks were put before, each time too long ago for the master.
+    async fn try_append(&self, appended: &Appended, tries: u32) -> Result<Outcome, FsError> {
         let caller = appended.origin.caller;
         let stores = appended.chunks.iter().map(async |(index, data, dirty)| {
-            let landed = self.store(caller, *index, data.clone(), dirty).await?;
+            let landed = self.store(caller, *index, data.clone(), dirty, tries).await?;
             Ok::<_, FsError>(Change { index: *index, landed })
         });
         let changes = try_join_all(stores).await?;

@@ -3,8 +3,12 @@
 //! One commit of a file is under way at a time; uploads go on meanwhile. A commit names, for each
 //! chunk, the reference that it replaces. If that is no longer there the master changes nothing and
 //! says what is: those chunks are made anew over it, and everything is tried again until the deadline.
+//!
+//! A commit also names the least epoch of garbage collection that its chunks were stamped with. When
+//! that is too old the master changes nothing either: the nodes are asked for those chunks again, which
+//! stamps them, or given them again. Their bytes are kept until the commit is answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use cairn_proto::{
     Attr, ChunkRef, FsError, Ino, Timestamp, manifest, pb,
@@ -44,6 +48,8 @@ pub(super) struct Outcome {
     pub applied: bool,
     pub attr: Attr,
     pub conflicts: Vec<(u64, Option<ChunkRef>)>,
+    /// Not 0: chunks with older stamps may have been collected.
+    pub verify_again: u64,
 }
 
 impl File {
@@ -94,6 +100,9 @@ impl File {
                 // An upload has failed meanwhile and dropped what this was about.
                 Err(_) if seqs.iter().all(|seq| state.flights.get_mut(*seq).is_none()) => {}
                 Err(error) => self.give_up(&mut state, error),
+                Ok(outcome) if outcome.verify_again != 0 => {
+                    self.verify_again(&mut state, &seqs, outcome.verify_again);
+                }
                 Ok(outcome) if outcome.applied => {
                     stale = 0;
                     self.committed(&mut state, &seqs, &outcome.attr);
@@ -128,6 +137,7 @@ impl File {
     fn committed(self: &Arc<Self>, state: &mut State, seqs: &[u64], attr: &Attr) {
         let manifests = &self.context.manifests;
         state.absorb_own(attr, manifests);
+        state.verifying_since = None;
         for &seq in seqs {
             let Some(Flight { index, landed, .. }) = state.flights.remove(seq) else { continue };
             if let Some(landed) = landed {
@@ -145,6 +155,30 @@ impl File {
             self.context.unregister_dirty(self.ino);
         }
         self.progress.notify_waiters();
+    }
+
+    /// The chunks that were stamped before `floor` are looked for again.
+    fn verify_again(self: &Arc<Self>, state: &mut State, seqs: &[u64], floor: u64) {
+        let since = *state.verifying_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > self.context.deadline {
+            self.give_up(state, FsError::TimedOut);
+            return;
+        }
+        tracing::debug!(ino = %self.ino, floor, "chunks waited too long for their commit");
+        let mut none = true;
+        for &seq in seqs {
+            let Some(flight) = state.flights.get_mut(seq) else { continue };
+            let stored = flight.landed.and_then(|landed| landed.stored);
+            if stored.is_some_and(|stored| stored.gc_epoch < floor) {
+                flight.landed = None;
+                flight.tries += 1;
+                self.spawn_upload(seq);
+                none = false;
+            }
+        }
+        if none && seqs.iter().any(|seq| state.flights.get_mut(*seq).is_some()) {
+            self.give_up(state, FsError::Protocol);
+        }
     }
 
     fn conflicted(self: &Arc<Self>, state: &mut State, seqs: &[u64], outcome: Outcome) {
@@ -201,6 +235,7 @@ pub(super) fn commit(
         durable: false,
         degraded_groups: degraded,
         kill_suid_sgid,
+        gc_epoch: stored().map(|stored| stored.gc_epoch).min().unwrap_or(0),
     }
 }
 
@@ -221,5 +256,10 @@ pub(super) async fn ask(
             Ok((c.index, current.map_err(answers::nonsense)?.flatten()))
         })
         .collect::<Result<_, FsError>>()?;
-    Ok(Outcome { applied: committed.applied, attr: answers::attr(committed.attr)?, conflicts })
+    Ok(Outcome {
+        applied: committed.applied,
+        attr: answers::attr(committed.attr)?,
+        conflicts,
+        verify_again: committed.verify_again,
+    })
 }

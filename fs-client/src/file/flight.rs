@@ -34,6 +34,8 @@ pub struct Flight {
     pub since: Instant,
     /// Once the nodes have it.
     pub landed: Option<Landed>,
+    /// How often it was put before: the nodes are asked whether they still have it.
+    pub tries: u32,
     /// Gives its part of the budget back.
     pub permit: Option<Permit>,
 }
@@ -117,6 +119,7 @@ mod tests {
             dirty: Ranges::of(0, 1),
             since: Instant::now(),
             landed: None,
+            tries: 0,
             permit: None,
         }
     }
@@ -127,7 +130,7 @@ mod tests {
         let seqs: Vec<u64> = [7, 3, 9].into_iter().map(|i| flights.add(flight(i))).collect();
         let chunk = ChunkRef::plain(b"x");
         let land = |flights: &mut Flights, seq| {
-            let stored = Stored { chunk, map_epoch: 1, degraded: None };
+            let stored = Stored { chunk, map_epoch: 1, degraded: None, gc_epoch: 1 };
             flights.get_mut(seq).unwrap().landed =
                 Some(Landed { expected: None, stored: Some(stored) });
         };

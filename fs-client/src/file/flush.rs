@@ -1,10 +1,15 @@
 //! Flushing: everything dirty takes off, and everything that took off is committed. Uploading: a
 //! chunk in flight is cut and put to the nodes.
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkRef, FsError};
+use tokio::time::sleep;
 
 use super::{
     File,
@@ -14,6 +19,10 @@ use super::{
     state::State,
 };
 use crate::rpc::Caller;
+
+/// Pause, times the number of tries, before chunks are put again whose stamps were too old again.
+const LAGGING: Duration = Duration::from_millis(20);
+const LAGGING_MAX: u32 = 10;
 
 /// How far a flush has come.
 enum Flushed {
@@ -123,29 +132,35 @@ impl File {
 
     async fn upload_flight(&self, seq: u64) -> Result<Option<Landed>, FsError> {
         let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
-        let (index, data, dirty, caller) = {
+        let (index, data, dirty, caller, tries) = {
             let mut state = self.lock();
             let caller = state.origin.caller;
             let Some(flight) = state.flights.get_mut(seq) else { return Ok(None) };
-            (flight.index, flight.data.clone(), flight.dirty.clone(), caller)
+            (flight.index, flight.data.clone(), flight.dirty.clone(), caller, flight.tries)
         };
-        self.store(caller, index, data, &dirty).await.map(Some)
+        self.store(caller, index, data, &dirty, tries).await.map(Some)
     }
 
     /// Makes the new version of chunk `index` from `data` and what is there, and puts it to the nodes
-    /// unless it is a hole.
+    /// unless it is a hole. `tries`: how often it was put before; then the nodes are asked first.
     pub(super) async fn store(
         &self,
         caller: Caller,
         index: u64,
         data: Bytes,
         dirty: &Ranges,
+        tries: u32,
     ) -> Result<Landed, FsError> {
         let (expected, base) = self.base(caller, index, dirty).await?;
         let content = cut(dirty, data, &base);
-        let stored = match is_zero(&content) {
-            true => None,
-            false => Some(self.context.chunks().put(content).await?),
+        let stored = match (is_zero(&content), tries) {
+            (true, _) => None,
+            (false, 0) => Some(self.context.chunks().put(content).await?),
+            (false, _) => {
+                // A node that has not heard of the newest epoch yet hears of it within moments.
+                sleep(LAGGING * (tries - 1).min(LAGGING_MAX)).await;
+                Some(self.context.chunks().put_again(content).await?)
+            }
         };
         Ok(Landed { expected, stored })
     }

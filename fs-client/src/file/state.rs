@@ -35,6 +35,9 @@ pub struct State {
     pub flush_below: u64,
     /// A commit is under way.
     pub committing: bool,
+    /// When the master first said, since the last commit that was applied, that chunks have to be
+    /// verified again.
+    pub verifying_since: Option<Instant>,
     /// A flush in the background is under way.
     pub flushing: bool,
     /// Who wrote last.
@@ -76,6 +79,7 @@ impl State {
             append_from: None,
             flush_below: 0,
             committing: false,
+            verifying_since: None,
             flushing: false,
             origin: Origin::default(),
             killing: false,
@@ -198,6 +202,7 @@ impl State {
         self.flights.clear();
         self.settle();
         self.fence = None;
+        self.verifying_since = None;
         self.pages_version = 0;
         let version = self.manifest_version;
         self.forget_manifest(version, manifests);
@@ -210,7 +215,7 @@ impl State {
         }
         let (data, dirty, permit) = self.dirty.take(index)?.into_parts();
         let since = Instant::now();
-        Some(self.flights.add(Flight { index, data, dirty, since, landed: None, permit }))
+        Some(self.flights.add(Flight { index, data, dirty, since, landed: None, tries: 0, permit }))
     }
 
     /// One past the last byte of ours in chunk `index` when `end` is the end of its dirty bytes.

@@ -122,6 +122,19 @@ impl Admin {
         Ok(self.answers(stream))
     }
 
+    /// Lets the master collect garbage, and says how far it is.
+    ///
+    /// # Errors
+    /// When the master refuses or does not answer.
+    pub async fn collect_garbage(
+        &self,
+        request: pb::CollectRequest,
+    ) -> Result<Answers<pb::CollectProgress>, CallError> {
+        let mut client = self.client.clone();
+        let stream = self.finish(client.collect_garbage(request)).await?;
+        Ok(self.answers(stream))
+    }
+
     /// Checks the namespace; findings as they are made, with what was done about each if `repair`.
     ///
     /// # Errors

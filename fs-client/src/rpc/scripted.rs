@@ -446,4 +446,13 @@ impl MasterService for Service {
     ) -> Result<Response<pb::GetTargetsResponse>, Status> {
         no()
     }
+
+    type CollectGarbageStream = ReceiverStream<Result<pb::CollectProgress, Status>>;
+
+    async fn collect_garbage(
+        &self,
+        _: Request<pb::CollectRequest>,
+    ) -> Result<Response<Self::CollectGarbageStream>, Status> {
+        Err(Status::unimplemented("not in this script"))
+    }
 }

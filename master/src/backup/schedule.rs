@@ -59,6 +59,8 @@ pub(crate) enum BackupError {
     Engine(#[from] EngineError),
     #[error("no storage node took the root of the backup: {0}")]
     NoRoot(String),
+    #[error("garbage collection came between: the backup is begun again")]
+    Collected,
     #[error("the master is stopping")]
     Stopping,
 }
@@ -363,8 +365,21 @@ impl<'a> Storing<'a> {
         let ids = std::mem::take(&mut self.stored);
         let (generation, part) = (self.generation, self.part);
         self.part += 1;
-        let note =
-            move |namespace: &mut Namespace| namespace.note_backup_chunks(generation, part, &ids);
-        Ok(self.schedule.ops.call(false, note).await?)
+        let stamp = self.sent.gc_epoch.unwrap_or(u64::MAX);
+        let note = move |namespace: &mut Namespace| {
+            let accepted = namespace.accepts_stamp(stamp);
+            if accepted {
+                namespace.note_backup_chunks(generation, part, &ids);
+            }
+            accepted
+        };
+        match self.schedule.ops.call(false, note).await? {
+            true => {
+                // Those of the next row have stamps of their own.
+                self.sent.gc_epoch = None;
+                Ok(())
+            }
+            false => Err(BackupError::Collected),
+        }
     }
 }

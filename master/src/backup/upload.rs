@@ -43,6 +43,8 @@ pub(crate) struct Sent {
     pub(crate) bytes: u64,
     /// Groups that have fewer targets than the file system wants copies.
     pub(crate) degraded: BTreeSet<u32>,
+    /// The least epoch of garbage collection that a chunk was stamped with.
+    pub(crate) gc_epoch: Option<u64>,
 }
 
 impl Sent {
@@ -50,6 +52,11 @@ impl Sent {
         self.chunks += other.chunks;
         self.bytes += other.bytes;
         self.degraded.extend(other.degraded);
+        other.gc_epoch.into_iter().for_each(|stamp| self.stamped(stamp));
+    }
+
+    fn stamped(&mut self, stamp: u64) {
+        self.gc_epoch = Some(self.gc_epoch.map_or(stamp, |least| least.min(stamp)));
     }
 }
 
@@ -96,24 +103,25 @@ pub(crate) async fn store(
     }
     while let Some(outcome) = nodes.join_next().await {
         // A task that panicked has said nothing about its node.
-        let (chunks, bytes) = outcome.map_err(|_| UploadError::Node {
+        let (chunks, bytes, stamp) = outcome.map_err(|_| UploadError::Node {
             node: "a node".to_owned(),
             error: ChunkError::Unreachable,
         })??;
         sent.chunks += chunks;
         sent.bytes += bytes;
+        sent.stamped(stamp);
     }
     Ok(sent)
 }
 
-/// Gives `node` what it lacks; chunks and bytes that were sent.
+/// Gives `node` what it lacks; chunks and bytes that were sent, and the least stamp of all.
 async fn fill(
     client: &ChunkClient,
     node: &Node,
     ids: &[ChunkId],
     batch: &HashMap<ChunkId, Bytes>,
-) -> Result<(u64, u64), ChunkError> {
-    let missing = lacking(client, node, ids).await?;
+) -> Result<(u64, u64, u64), ChunkError> {
+    let (missing, before) = lacking(client, node, ids).await?;
     let (mut chunks, mut bytes) = (0, 0);
     for some in missing.chunks(AT_ONCE) {
         let mut puts = JoinSet::new();
@@ -128,18 +136,21 @@ async fn fill(
             put.unwrap_or(Err(ChunkError::Unreachable))?;
         }
     }
-    match lacking(client, node, &missing).await?.is_empty() {
-        true => Ok((chunks, bytes)),
-        false => Err(ChunkError::NotFound),
+    let (still, after) = lacking(client, node, &missing).await?;
+    if still.is_empty() {
+        Ok((chunks, bytes, before.min(after)))
+    } else {
+        Err(ChunkError::NotFound)
     }
 }
 
+/// What `node` lacks, and the stamp of what it has.
 async fn lacking(
     client: &ChunkClient,
     node: &Node,
     ids: &[ChunkId],
-) -> Result<Vec<ChunkId>, ChunkError> {
-    let lengths = client.have(node, ids).await?;
+) -> Result<(Vec<ChunkId>, u64), ChunkError> {
+    let (lengths, stamp) = client.have(node, ids).await?;
     let missing = ids.iter().zip(lengths).filter(|(_, length)| length.is_none());
-    Ok(missing.map(|(id, _)| *id).collect())
+    Ok((missing.map(|(id, _)| *id).collect(), stamp))
 }

@@ -24,9 +24,9 @@ use uuid::Uuid;
 use crate::{
     config::{
         BACKUP_GENERATIONS_DEFAULT, BACKUP_INTERVAL_DEFAULT, Config, DOWN_AFTER_DEFAULT,
-        EngineKind, LISTEN_DEFAULT, OUT_AFTER_DEFAULT, REPAIR_BANDWIDTH_DEFAULT,
-        REPAIR_CONCURRENCY_DEFAULT, SAFE_MODE_GRACE_DEFAULT, SESSION_EXPIRY_DEFAULT,
-        SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
+        EngineKind, GC_INTERVAL_DEFAULT, LISTEN_DEFAULT, OUT_AFTER_DEFAULT,
+        REPAIR_BANDWIDTH_DEFAULT, REPAIR_CONCURRENCY_DEFAULT, SAFE_MODE_GRACE_DEFAULT,
+        SESSION_EXPIRY_DEFAULT, SUSPECT_AFTER_DEFAULT, SYNC_INTERVAL_DEFAULT,
     },
     format::{Format, PG_BITS_DEFAULT},
     rebuild::{from_dump, moment},
@@ -167,6 +167,12 @@ struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = BACKUP_GENERATIONS_DEFAULT as u64,
           value_parser = clap::value_parser!(u64).range(1..=32), env = "CAIRN_BACKUP_GENERATIONS")]
     backup_generations: u64,
+
+    /// Seconds between two cycles of garbage collection; the room of deleted files is back after three or
+    /// four of them. 0: only `cairn gc` collects
+    #[arg(long, value_name = "SECONDS", default_value_t = GC_INTERVAL_DEFAULT,
+          value_parser = seconds, env = "CAIRN_GC_INTERVAL")]
+    gc_interval: f64,
 }
 
 /// The command line, with a daemon among its verbs.
@@ -271,6 +277,7 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         backup_interval: Duration::from_secs(args.backup_interval),
         backup_generations: usize::try_from(args.backup_generations)
             .unwrap_or(BACKUP_GENERATIONS_DEFAULT),
+        gc_interval: Duration::from_secs_f64(args.gc_interval),
         data: args.data,
     };
     // One thread for the network beside the op thread and the sync thread: a second worker would only
@@ -305,6 +312,16 @@ fn resolve(listen: &str) -> Result<SocketAddr, String> {
     let wrong = |why: String| format!("--listen {listen}: {why}; give HOST:PORT or IP:PORT");
     let mut found = listen.to_socket_addrs().map_err(|e| wrong(e.to_string()))?;
     found.next().ok_or_else(|| wrong("has no address".into()))
+}
+
+/// Seconds, with a fraction; 0 to a year.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number of seconds"))?;
+    if (0.0..=31_536_000.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("it is not from 0 to 31536000".to_owned())
+    }
 }
 
 fn read_token(path: &Path) -> Result<Token, String> {

@@ -37,8 +37,6 @@ use crate::{nodes::probe::Prober, repair::Reachable};
 
 /// How long after its start the master waits for known nodes to report before it lets clients in.
 const GRACE: Duration = Duration::from_millis(1500);
-/// Epoch of garbage collection that nodes stamp with.
-pub(crate) const GC_EPOCH: u64 = 1;
 
 /// The nodes and the map.
 pub(crate) struct Cluster {
@@ -46,6 +44,8 @@ pub(crate) struct Cluster {
     changed: Notify,
     map: watch::Sender<Arc<ClusterMap>>,
     complete: watch::Sender<bool>,
+    /// Epoch of garbage collection that nodes are to stamp with. It is durable.
+    pub(crate) gc_epoch: watch::Sender<u64>,
     prober: Prober,
     patience: Patience,
     settling: Settling,
@@ -53,7 +53,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster as it was known before this start, under a map with a new `epoch`. Repair and the
+    /// The cluster as it was known before this start, under a map with a new `epoch`. Nodes stamp
+    /// with `gc_epoch`. Repair and the
     /// collection of garbage wait at most for `grace` for all of it.
     pub(crate) fn new(
         patience: Patience,
@@ -61,6 +62,7 @@ impl Cluster {
         (epoch, pg_bits): (u64, u32),
         known: Known,
         prober: Prober,
+        gc_epoch: u64,
     ) -> Arc<Self> {
         let membership = Membership::new(patience, known, Instant::now());
         let copies = membership.copies();
@@ -78,6 +80,7 @@ impl Cluster {
             changed: Notify::new(),
             map: watch::Sender::new(Arc::new(map)),
             complete: watch::Sender::new(complete),
+            gc_epoch: watch::Sender::new(gc_epoch),
             prober,
             patience,
             settling,

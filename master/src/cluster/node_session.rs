@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
-use super::{Cluster, GC_EPOCH, membership::LinkId};
+use super::{Cluster, membership::LinkId};
 use crate::session::stream::told;
 
 /// Orders that may wait for a node that does not read them. More are not needed: each says it all.
@@ -50,6 +50,7 @@ impl NodeLink {
         mut stopping: watch::Receiver<bool>,
     ) {
         let mut maps = self.cluster.maps();
+        let mut gc_epochs = self.cluster.gc_epoch.subscribe();
         let ended = loop {
             tokio::select! {
                 report = reports.message() => match report {
@@ -63,6 +64,10 @@ impl NodeLink {
                 },
                 Ok(()) = maps.changed() => {
                     maps.borrow_and_update();
+                    self.order();
+                }
+                Ok(()) = gc_epochs.changed() => {
+                    gc_epochs.borrow_and_update();
                     self.order();
                 }
                 () = self.orders.closed() => break None,
@@ -119,7 +124,7 @@ impl NodeLink {
         let every = self.cluster.patience.suspect_after / 3;
         let orders = pb::NodeOrders {
             map: newer.then(|| map.as_ref().into()),
-            gc_epoch: GC_EPOCH,
+            gc_epoch: *self.cluster.gc_epoch.borrow(),
             report_ms: u32::try_from(every.as_millis()).unwrap_or(u32::MAX).max(1),
         };
         if self.orders.try_send(Ok(orders)).is_ok() && newer {

@@ -68,12 +68,23 @@ const fn raised(mark: Mark) -> (u64, u64) {
         Mark::MapEpoch => (1 << 24, 1),
         // The upper half of a version: 2^16 restores are possible.
         Mark::Incarnation => (1 << 16, 0),
+        // Stamps that the lost master may have refused stay refused.
+        Mark::GcEpoch => (1 << 20, 1),
+        Mark::GcFloor => (1 << 20, 0),
+        Mark::GcReferenced => (0, 0),
     }
 }
 
 /// Every mark that is raised.
-const MARKS: [Mark; 5] =
-    [Mark::Ino, Mark::Segment, Mark::Session, Mark::MapEpoch, Mark::Incarnation];
+const MARKS: [Mark; 7] = [
+    Mark::Ino,
+    Mark::Segment,
+    Mark::Session,
+    Mark::MapEpoch,
+    Mark::Incarnation,
+    Mark::GcEpoch,
+    Mark::GcFloor,
+];
 
 /// Takes rows in the order of their keys.
 pub(crate) struct Loader<'a> {

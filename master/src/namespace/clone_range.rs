@@ -74,7 +74,7 @@ impl Namespace {
             self.touch_data(&mut dst, now);
             self.put_inode(&dst);
         }
-        Ok(pb::Committed { applied: true, attr: Some(dst.attr()), conflicts: Vec::new() })
+        Ok(pb::Committed { applied: true, attr: Some(dst.attr()), ..pb::Committed::default() })
     }
 
     fn span(&self, request: &pb::CloneRange, src: &Inode, dst: &Inode) -> Result<Span, FsError> {

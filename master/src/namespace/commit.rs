@@ -59,6 +59,11 @@ impl Namespace {
             let directory = inode.row.is_directory();
             return Err(if directory { FsError::IsDirectory } else { FsError::InvalidArgument });
         }
+        if changes.values().any(|change| change.new.is_some())
+            && !self.accepts_stamp(request.gc_epoch)
+        {
+            return Ok(self.verify_again(&inode));
+        }
         let Some(size) = size_after(inode.row.size, request.size)? else {
             return Ok(refused(&inode, Vec::new()));
         };
@@ -93,7 +98,7 @@ impl Namespace {
             self.drop_xattr(&mut inode, CAPABILITY)?;
         }
         self.put_inode(&inode);
-        Ok(pb::Committed { applied: true, attr: Some(inode.attr()), conflicts: Vec::new() })
+        Ok(pb::Committed { applied: true, attr: Some(inode.attr()), ..pb::Committed::default() })
     }
 
     /// The parts that hold the changed chunks, each with their indexes.
@@ -161,5 +166,5 @@ fn conflicts(
 }
 
 fn refused(inode: &Inode, conflicts: Vec<pb::ChunkConflict>) -> pb::Committed {
-    pb::Committed { applied: false, attr: Some(inode.attr()), conflicts }
+    pb::Committed { attr: Some(inode.attr()), conflicts, ..pb::Committed::default() }
 }

@@ -30,6 +30,7 @@ mod repair;
 mod segments;
 mod sessions;
 mod setattr;
+mod stamps;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -54,8 +55,10 @@ use crate::{
 
 pub(crate) use backups::IDS_PER_ROW as BACKUP_IDS_PER_ROW;
 pub use locks::LockFreed;
+pub use paths::Announced;
 pub use quota::{QuotaLimits, QuotaWalk};
 pub use repair::Remedy;
+pub use stamps::Stamps;
 pub use view::{Finding, FsckProgress, View, Walk};
 
 /// What a namespace needs to know besides its engine.
@@ -186,6 +189,7 @@ pub struct Namespace {
     /// Degraded groups, each with the mark of when it was noted last.
     degraded: BTreeMap<u32, u64>,
     degraded_mark: u64,
+    stamps: Stamps,
     capacity: (u64, u64),
     settled: bool,
     reclaim: reclaim::Progress,
@@ -220,6 +224,7 @@ impl Namespace {
             committed_counters: Counters::default(),
             degraded: BTreeMap::new(),
             degraded_mark: 0,
+            stamps: Stamps::default(),
             capacity: (0, 0),
             settled: false,
             reclaim: reclaim::Progress::at_start(),
@@ -266,6 +271,7 @@ impl Namespace {
         let row: Option<CountersRow> = source::row(&mut self.group, &keys::counters())?;
         self.counters = row.unwrap_or_default().into();
         self.committed_counters = self.counters;
+        self.stamps = Stamps::load(&mut self.group)?;
         self.load_degraded()?;
         self.locks.load(&mut self.group)?;
         self.sessions.load(&mut self.group)

@@ -25,6 +25,16 @@ const PAGE_ENTRIES: u32 = 100_000;
 /// Entries read at once.
 const READ: usize = 256;
 
+/// What came of announcing a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The file is there.
+    Made,
+    /// Nothing was done: the nodes have to be asked about the chunks again, which may have been
+    /// collected since.
+    VerifyAgain,
+}
+
 fn components(path: &str) -> Result<Vec<Bytes>, FsError> {
     if path.len() >= PATH_MAX {
         return Err(FsError::NameTooLong);
@@ -57,13 +67,15 @@ impl Namespace {
 
     /// Makes the file `filename` (path without leading `/`; missing directories are made) of chunks
     /// that the nodes hold, in one piece; an existing file of that name is replaced. Every chunk but
-    /// the last must be of the chunk size. `degraded` are the groups that have fewer copies than wanted.
+    /// the last must be of the chunk size. `degraded` are the groups that have fewer copies than wanted,
+    /// `gc_epoch` the least epoch that the nodes stamped the chunks with.
     pub fn announce(
         &mut self,
         filename: &str,
         refs: &[ChunkRef],
         degraded: &[u32],
-    ) -> Result<(), FsError> {
+        gc_epoch: u64,
+    ) -> Result<Announced, FsError> {
         let mut names = components(filename)?;
         let name = names.pop().ok_or(FsError::InvalidArgument)?;
         if filename.ends_with('/') {
@@ -72,10 +84,14 @@ impl Namespace {
         if !self.group.engine().has_room() {
             return Err(FsError::NoSpace);
         }
+        if !refs.is_empty() && !self.accepts_stamp(gc_epoch) {
+            return Ok(Announced::VerifyAgain);
+        }
         self.undoable(|namespace| {
             let directory = namespace.make_directories(&names)?;
             namespace.place_file(directory, &name, refs)?;
-            namespace.note_degraded(degraded)
+            namespace.note_degraded(degraded)?;
+            Ok(Announced::Made)
         })
     }
 

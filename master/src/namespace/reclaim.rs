@@ -62,6 +62,11 @@ impl Namespace {
         }
     }
 
+    /// Whether every session known at the start has resumed or expired.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// Frees a bounded amount of what deletions and truncations left behind, in the pending group.
     /// True when there is more to do: commit and call again when idle.
     pub fn reclaim_step(&mut self) -> Result<bool, EngineError> {

@@ -62,13 +62,13 @@ impl ChunkClient {
         Ok(client)
     }
 
-    /// The stored length of each of `ids` on `node`, `None` where it has none. What it has is
-    /// stamped with the current epoch.
+    /// The stored length of each of `ids` on `node`, `None` where it has none, and the least epoch of
+    /// garbage collection that what it has was stamped with by this question.
     pub(crate) async fn have(
         &self,
         node: &Node,
         ids: &[ChunkId],
-    ) -> Result<Vec<Option<u32>>, ChunkError> {
+    ) -> Result<(Vec<Option<u32>>, u64), ChunkError> {
         self.lengths(node, ids, true).await
     }
 
@@ -78,7 +78,7 @@ impl ChunkClient {
         node: &Node,
         ids: &[ChunkId],
     ) -> Result<Vec<Option<u32>>, ChunkError> {
-        self.lengths(node, ids, false).await
+        Ok(self.lengths(node, ids, false).await?.0)
     }
 
     async fn lengths(
@@ -86,8 +86,9 @@ impl ChunkClient {
         node: &Node,
         ids: &[ChunkId],
         touch: bool,
-    ) -> Result<Vec<Option<u32>>, ChunkError> {
+    ) -> Result<(Vec<Option<u32>>, u64), ChunkError> {
         let mut lengths = Vec::with_capacity(ids.len());
+        let mut stamp = u64::MAX;
         for batch in ids.chunks(BATCH_CHUNKS) {
             let mut client = self.client(node)?;
             let wire = batch.iter().map(|id| id.to_wire()).collect();
@@ -96,9 +97,11 @@ impl ChunkClient {
             if answer.stored_len_plus_one.len() != batch.len() {
                 return Err(ChunkError::Malformed);
             }
+            // A node that knows no epochs collects nothing.
+            stamp = stamp.min(if answer.gc_epoch == 0 { u64::MAX } else { answer.gc_epoch });
             lengths.extend(answer.stored_len_plus_one.into_iter().map(|n| n.checked_sub(1)));
         }
-        Ok(lengths)
+        Ok((lengths, stamp))
     }
 
     /// The stored bytes of `id`, verified, from the first of `nodes` that has them.

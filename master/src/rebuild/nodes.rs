@@ -171,7 +171,7 @@ impl Nodes {
             let left: Vec<_> = missing.keys().copied().collect();
             for some in left.chunks(BATCH_CHUNKS) {
                 let Ok(lengths) = self.client.have(node, some).await else { break };
-                for (id, length) in some.iter().zip(lengths) {
+                for (id, length) in some.iter().zip(lengths.0) {
                     if length.is_some() {
                         missing.remove(id);
                     }

@@ -1,7 +1,8 @@
 //! AnnounceManifest: makes a file of chunks that a plain client has put.
 //!
 //! The nodes are asked about every chunk first, which also protects the chunks from being collected:
-//! a manifest never names a chunk that too few nodes hold.
+//! a manifest never names a chunk that too few nodes hold. When a cycle of garbage collection comes in
+//! between, they are asked again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::{Service, file_path};
-use crate::namespace::Namespace;
+use crate::namespace::{Announced, Namespace};
 
 /// What the nodes say about one chunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,18 @@ struct Holding {
 }
 
 type Holdings = HashMap<ChunkId, Holding>;
+
+/// What all nodes say.
+struct Answers {
+    holdings: Holdings,
+    /// Names of nodes that did not answer.
+    silent: Vec<String>,
+    /// The least epoch of garbage collection that a chunk was stamped with.
+    gc_epoch: u64,
+}
+
+/// How often cycles of garbage collection may come between question and announcement.
+const TRIES: u32 = 8;
 
 impl Service {
     /// Checks the chunks with the nodes, then makes or replaces the file in one piece.
@@ -42,32 +55,35 @@ impl Service {
                 "no storage node is known: start one with `cairn-storage serve`",
             ));
         }
-        let (holdings, silent) = self.holdings(&map, &ids).await;
-        let refs = references(&ids, &holdings, &silent, self.format.chunk_size, &map)?;
-        // A plain client keeps no log, so what it is told must hold.
-        let name = path.clone();
-        let degraded = degraded(&ids, &holdings, &map);
-        let work = move |namespace: &mut Namespace| namespace.announce(&name, &refs, &degraded);
-        let made = self.ops.call(true, work).await?;
-        made.map_err(|error| status::from_fs(error, format!("{path}: {error}")))?;
-        Ok(pb::ManifestResponse { status: "ok".into() })
+        for _ in 0..TRIES {
+            let Answers { holdings, silent, gc_epoch } = self.holdings(&map, &ids).await;
+            let refs = references(&ids, &holdings, &silent, self.format.chunk_size, &map)?;
+            let name = path.clone();
+            let degraded = degraded(&ids, &holdings, &map);
+            let work = move |namespace: &mut Namespace| {
+                namespace.announce(&name, &refs, &degraded, gc_epoch)
+            };
+            // A plain client keeps no log, so what it is told must hold.
+            let made = self.ops.call(true, work).await?;
+            match made.map_err(|error| status::from_fs(error, format!("{path}: {error}")))? {
+                Announced::Made => return Ok(pb::ManifestResponse { status: "ok".into() }),
+                Announced::VerifyAgain => {}
+            }
+        }
+        Err(Status::unavailable(format!(
+            "{path}: the storage nodes do not follow the garbage collection: try again in a moment"
+        )))
     }
 
-    /// Who holds what: the targets are asked first, then the others about what is missing. Also the
-    /// names of nodes that did not answer.
-    async fn holdings(
-        self: &Arc<Self>,
-        map: &ClusterMap,
-        ids: &[ChunkId],
-    ) -> (Holdings, Vec<String>) {
+    /// Who holds what: the targets are asked first, then the others about what is missing.
+    async fn holdings(self: &Arc<Self>, map: &ClusterMap, ids: &[ChunkId]) -> Answers {
         let unique: HashSet<ChunkId> = ids.iter().copied().collect();
-        let mut holdings = Holdings::new();
-        let mut silent = Vec::new();
+        let mut all = Answers { holdings: Holdings::new(), silent: Vec::new(), gc_epoch: u64::MAX };
         let mut asked: HashMap<ChunkId, HashSet<NodeId>> = HashMap::new();
         for first_round in [true, false] {
             let mut questions: BTreeMap<String, (Node, Vec<ChunkId>)> = BTreeMap::new();
             for id in &unique {
-                let enough = holdings.get(id).is_some_and(|h| h.copies >= map.min_replicas);
+                let enough = all.holdings.get(id).is_some_and(|h| h.copies >= map.min_replicas);
                 if enough && !first_round {
                     continue;
                 }
@@ -81,38 +97,38 @@ impl Service {
                     }
                 }
             }
-            self.ask(questions.into_values(), &mut holdings, &mut silent).await;
+            self.ask(questions.into_values(), &mut all).await;
         }
-        (holdings, silent)
+        all
     }
 
     async fn ask(
         self: &Arc<Self>,
         questions: impl Iterator<Item = (Node, Vec<ChunkId>)>,
-        holdings: &mut Holdings,
-        silent: &mut Vec<String>,
+        all: &mut Answers,
     ) {
         let mut answers = JoinSet::new();
         for (node, ids) in questions {
             let service = Arc::clone(self);
             answers.spawn(async move {
-                let lengths = service.chunks.have(&node, &ids).await;
-                (node, ids, lengths)
+                let found = service.chunks.have(&node, &ids).await;
+                (node, ids, found)
             });
         }
         while let Some(answer) = answers.join_next().await {
-            let Ok((node, ids, lengths)) = answer else { continue };
-            match lengths {
-                Ok(lengths) => {
+            let Ok((node, ids, found)) = answer else { continue };
+            match found {
+                Ok((lengths, stamp)) => {
+                    all.gc_epoch = all.gc_epoch.min(stamp);
                     for (id, stored_len) in ids.into_iter().zip(lengths) {
                         if let Some(stored_len) = stored_len {
-                            let holding = holdings.entry(id).or_default();
+                            let holding = all.holdings.entry(id).or_default();
                             holding.stored_len = stored_len;
                             holding.copies += 1;
                         }
                     }
                 }
-                Err(error) => silent.push(format!("{} ({error})", node.address())),
+                Err(error) => all.silent.push(format!("{} ({error})", node.address())),
             }
         }
     }

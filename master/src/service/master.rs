@@ -169,4 +169,15 @@ impl MasterService for Edge {
         let parts = self.0.dump().await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(parts))))
     }
+
+    type CollectGarbageStream = Boxed<pb::CollectProgress>;
+
+    async fn collect_garbage(
+        &self,
+        request: Request<pb::CollectRequest>,
+    ) -> Result<Response<Self::CollectGarbageStream>, Status> {
+        handshake::require(request.metadata())?;
+        let progress = self.0.collect(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(progress))))
+    }
 }

@@ -4,10 +4,12 @@
 //! - [`master`]: the generated trait, a line or two per call.
 //! - [`targets`], [`announce`], [`list`], [`file_manifest`], [`register`]: the six plain calls.
 //! - [`nodes`]: what people decide about nodes and copies.
+//! - [`collect`]: cycles of garbage collection on request.
 //! - [`greeting`]: Hello. [`status`]: what people ask. [`scan`]: walk and fsck over a snapshot.
 //! - [`dump`]: all of it as a file. [`quota`]: limits of directories.
 
 mod announce;
+mod collect;
 mod dump;
 mod file_manifest;
 mod file_path;
@@ -28,7 +30,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    activity::Activity, backup::Progress, cluster::Cluster, format::Format,
+    activity::Activity, backup::Progress, cluster::Cluster, format::Format, gc::Collector,
     nodes::chunk_client::ChunkClient, op_thread::OpQueue, repair::Repair,
     session::stream::Sessions,
 };
@@ -59,6 +61,8 @@ pub(crate) struct Service {
     pub(crate) backups: Arc<Progress>,
     /// Told when a quota has something to be counted.
     pub(crate) quota_work: Arc<Notify>,
+    /// Garbage collection.
+    pub(crate) collector: Arc<Collector>,
     /// Walks and checks that may run at once.
     pub(crate) scans: Arc<Semaphore>,
 }

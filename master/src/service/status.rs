@@ -51,6 +51,7 @@ impl Service {
             backup: Some(self.backups.status()),
             safe_mode: self.cluster.unsettled_because().unwrap_or_default(),
             repair: Some(self.repair.status()),
+            gc: Some(self.collector.status()),
         })
     }
 

@@ -46,6 +46,12 @@ pub enum Mark {
     MapEpoch = 4,
     /// Starts of the master.
     Incarnation = 5,
+    /// Garbage collection: what nodes stamp with.
+    GcEpoch = 16,
+    /// Garbage collection: chunks that were stamped before may be gone.
+    GcFloor = 17,
+    /// Garbage collection: what files referred to, in bytes, when a cycle was last complete.
+    GcReferenced = 18,
 }
 
 fn key(kind: u8, numbers: &[u64], name: &[u8]) -> Bytes {
@@ -232,7 +238,7 @@ pub const fn everything() -> KeyRange {
 /// Whether a row belongs to the file system rather than to the master that serves it: sessions, their
 /// replies and their locks mean nothing to another master, and which backups are kept is no part of one.
 pub fn is_portable(key: &[u8]) -> bool {
-    !matches!(key.first(), None | Some(b'S' | b'r' | b'k' | b'b'))
+    !matches!(key.first(), None | Some(b'S' | b'r' | b'k' | b'b' | b'M'))
 }
 
 /// Whether a row is a high-water mark.
@@ -330,6 +336,9 @@ mod tests {
             mark(Mark::Session),
             mark(Mark::MapEpoch),
             mark(Mark::Incarnation),
+            mark(Mark::GcEpoch),
+            mark(Mark::GcFloor),
+            mark(Mark::GcReferenced),
             counters(),
             inode(1),
             dentry(1, b"a"),

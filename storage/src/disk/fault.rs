@@ -5,7 +5,7 @@
 //! there or not, as a seed decides; names that were not synced may be lost.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -13,6 +13,7 @@ use std::{
 use super::{Disk, DiskFile, Space};
 
 const SECTOR: usize = 512;
+const BLOCK: usize = 4096;
 
 /// A kind of call that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,8 @@ pub enum Call {
     Sync,
     /// [`DiskFile::allocate`]
     Allocate,
+    /// [`DiskFile::punch`]
+    Punch,
 }
 
 #[derive(Default)]
@@ -33,6 +36,8 @@ struct Content {
     now: Vec<u8>,
     /// Ranges of `now` that `synced` may lack.
     dirty: Vec<(usize, usize)>,
+    /// Blocks of `now` that take no room.
+    holes: BTreeSet<usize>,
 }
 
 struct State {
@@ -147,7 +152,7 @@ impl FaultDisk {
         let mut files = HashMap::new();
         for id in names.values() {
             let image = state.files[id].after_power_cut(&mut random);
-            files.insert(*id, Content { synced: image.clone(), now: image, dirty: Vec::new() });
+            files.insert(*id, Content { synced: image.clone(), now: image, ..Content::default() });
         }
         let after = Self::new(state.capacity);
         {
@@ -191,6 +196,17 @@ impl FaultDisk {
 }
 
 impl Content {
+    fn taken(&self) -> u64 {
+        (self.now.len() as u64).saturating_sub((self.holes.len() * BLOCK) as u64)
+    }
+
+    /// Bytes are written to this range.
+    fn fill(&mut self, start: usize, end: usize) {
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            self.holes.remove(&block);
+        }
+    }
+
     fn after_power_cut(&self, random: &mut Random) -> Vec<u8> {
         let mut image = self.synced.clone();
         // A change of length that was not synced may or may not have happened.
@@ -224,8 +240,7 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.used_elsewhere
-            + self.names.values().map(|id| self.files[id].now.len() as u64).sum::<u64>()
+        self.used_elsewhere + self.names.values().map(|id| self.files[id].taken()).sum::<u64>()
     }
 }
 
@@ -305,6 +320,7 @@ impl DiskFile for FaultFile {
         let all: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).take(n).collect();
         content.now[start..start + n].copy_from_slice(&all);
         content.dirty.push((start, start + n));
+        content.fill(start, start + n);
         Ok(n)
     }
 
@@ -336,9 +352,26 @@ impl DiskFile for FaultFile {
         Ok(())
     }
 
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let mut state = self.disk.enter(Some(Call::Punch))?;
+        let content = state.content(self.id);
+        let place = |at: u64| usize::try_from(at).expect("test files are small");
+        let (start, end) = (place(offset), place(offset + len).min(content.now.len()));
+        assert!(start.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK as u64));
+        content.now[start..end].fill(0);
+        content.dirty.push((start, end));
+        content.holes.extend(start / BLOCK..end / BLOCK);
+        Ok(true)
+    }
+
+    fn taken(&self) -> io::Result<u64> {
+        Ok(self.disk.enter(None)?.content(self.id).taken())
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.enter(None)?;
         let content = state.content(self.id);
+        content.holes.retain(|block| ((block + 1) * BLOCK) as u64 <= len);
         let (len, old) = (usize::try_from(len).expect("test files are small"), content.now.len());
         content.now.resize(len, 0);
         if len < old {

@@ -65,6 +65,11 @@ pub trait DiskFile: Send + Sync {
     fn start_writeback(&self, offset: u64, len: u64);
     /// Reserves room for `len` bytes and makes the file that long.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Gives the room of a range of whole blocks back, which reads as zeros then. False when this file
+    /// system cannot.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<bool>;
+    /// Bytes of the disk that the file takes.
+    fn taken(&self) -> io::Result<u64>;
     /// Cuts the file, or lengthens it with zeros.
     fn truncate(&self, len: u64) -> io::Result<()>;
 }

@@ -17,6 +17,10 @@
 //! are part of the checksum so that payload that happens to be a segment file (somebody stores one in
 //! Cairn) never looks like records of the segment it lies in.
 //!
+//! The record of a chunk that was erased becomes a tombstone: the same frame with the magic "CRNX" and a
+//! checksum of its own. It is durable before any byte of the payload goes, which may then be a hole. To
+//! readers that know no tombstones it is damage, which they pass over.
+//!
 //! Versions: 1 is this one. A reader refuses what is newer.
 
 use cairn_proto::{ChunkId, limits::CHUNK_SIZE_MAX};
@@ -36,6 +40,8 @@ pub const ALIGN: u64 = 64;
 const SEGMENT_MAGIC: &[u8; 8] = b"CAIRNSEG";
 /// First bytes of every record.
 pub const RECORD_MAGIC: &[u8; 4] = b"CRNR";
+/// First bytes of what is left of a record whose chunk was erased.
+pub const TOMBSTONE_MAGIC: &[u8; 4] = b"CRNX";
 
 /// What the header of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +135,17 @@ fn frame_crc(salt: u64, offset: u64, frame: &[u8]) -> u32 {
 impl Frame {
     /// The bytes of this frame at `offset` of the segment with this `salt`.
     pub fn encode(&self, salt: u64, offset: u64) -> [u8; FRAME_LEN] {
+        self.encode_as(RECORD_MAGIC, salt, offset)
+    }
+
+    /// The bytes that take the frame's place when the chunk is erased.
+    pub fn encode_tombstone(&self, salt: u64, offset: u64) -> [u8; FRAME_LEN] {
+        self.encode_as(TOMBSTONE_MAGIC, salt, offset)
+    }
+
+    fn encode_as(&self, magic: &[u8; 4], salt: u64, offset: u64) -> [u8; FRAME_LEN] {
         let mut out = [0; FRAME_LEN];
-        out[..4].copy_from_slice(RECORD_MAGIC);
+        out[..4].copy_from_slice(magic);
         out[4..8].copy_from_slice(&self.len.to_le_bytes());
         out[8..16].copy_from_slice(&self.epoch.to_le_bytes());
         out[16..48].copy_from_slice(self.id.as_bytes());
@@ -141,8 +156,16 @@ impl Frame {
 
     /// The frame that lies at `offset`, if one does.
     pub fn decode(bytes: &[u8; FRAME_LEN], salt: u64, offset: u64) -> Option<Self> {
-        if &bytes[..4] != RECORD_MAGIC || u32_at(bytes, 60) != frame_crc(salt, offset, &bytes[..60])
-        {
+        Self::decode_as(RECORD_MAGIC, bytes, salt, offset)
+    }
+
+    /// The frame of the erased record that lay at `offset`, if one did.
+    pub fn decode_tombstone(bytes: &[u8; FRAME_LEN], salt: u64, offset: u64) -> Option<Self> {
+        Self::decode_as(TOMBSTONE_MAGIC, bytes, salt, offset)
+    }
+
+    fn decode_as(magic: &[u8; 4], bytes: &[u8; FRAME_LEN], salt: u64, offset: u64) -> Option<Self> {
+        if &bytes[..4] != magic || u32_at(bytes, 60) != frame_crc(salt, offset, &bytes[..60]) {
             return None;
         }
         let len = u32_at(bytes, 4);
@@ -185,6 +208,10 @@ mod tests {
         assert_eq!(Frame::decode(&bytes, 99, 128), Some(frame));
         assert_eq!(Frame::decode(&bytes, 99, 192), None);
         assert_eq!(Frame::decode(&bytes, 98, 128), None);
+        assert_eq!(Frame::decode_tombstone(&bytes, 99, 128), None);
+        let erased = frame.encode_tombstone(99, 128);
+        assert_eq!(Frame::decode(&erased, 99, 128), None);
+        assert_eq!(Frame::decode_tombstone(&erased, 99, 128), Some(frame));
         for at in 0..64 {
             let mut wrong = bytes;
             wrong[at] ^= 1;

@@ -1,4 +1,4 @@
-//! Walks over the records of a segment, past damage.
+//! Walks over the records of a segment, past damage and past what was erased.
 //!
 //! Where no valid frame lies, the walk goes on at the next place where one does. What is found after
 //! such a gap, and everything in a segment that was never sealed, counts only if the payload hashes to
@@ -11,7 +11,7 @@ use cairn_proto::ChunkId;
 
 use super::{
     Location,
-    format::{ALIGN, FRAME_LEN, Frame, RECORD_MAGIC, record_len},
+    format::{ALIGN, FRAME_LEN, Frame, RECORD_MAGIC, TOMBSTONE_MAGIC, record_len},
     set::Segment,
 };
 use crate::disk::{read_full, write_full};
@@ -25,6 +25,13 @@ pub struct Found {
     pub frame: Frame,
     /// Where it lies.
     pub at: Location,
+}
+
+/// What lies somewhere.
+enum Looked {
+    Record(Frame),
+    /// Of a chunk that was erased; the payload may be a hole.
+    Tombstone(Frame),
 }
 
 /// A walk over the records of one segment.
@@ -88,15 +95,20 @@ impl<'a> Scan<'a> {
     /// Whatever the disk answers.
     pub fn next_record(&mut self) -> io::Result<Option<Found>> {
         loop {
-            let Some(frame) = self.frame_at(self.at)? else {
-                match self.search(self.at + ALIGN)? {
+            let frame = match self.look_at(self.at)? {
+                Some(Looked::Record(frame)) => frame,
+                Some(Looked::Tombstone(frame)) => {
+                    self.pass(&frame);
+                    continue;
+                }
+                None => match self.search(self.at + ALIGN)? {
                     Some(next) => {
                         self.at = next;
                         self.after_gap = true;
                         continue;
                     }
                     None => return Ok(None),
-                }
+                },
             };
             let at = Location { segment: self.segment.id, offset: self.at, len: frame.len };
             if (self.verify_all || self.after_gap) && !self.payload_is_good(&frame)? {
@@ -109,21 +121,35 @@ impl<'a> Scan<'a> {
                 self.after_gap = true;
                 continue;
             }
-            self.skipped += self.at - self.end;
-            self.at += record_len(frame.len);
-            self.end = self.at;
-            self.after_gap = false;
+            self.pass(&frame);
             return Ok(Some(Found { frame, at }));
         }
     }
 
-    fn frame_at(&self, offset: u64) -> io::Result<Option<Frame>> {
+    /// Goes to the end of the record that begins here.
+    fn pass(&mut self, frame: &Frame) {
+        self.skipped += self.at - self.end;
+        self.at += record_len(frame.len);
+        self.end = self.at;
+        self.after_gap = false;
+    }
+
+    fn look_at(&self, offset: u64) -> io::Result<Option<Looked>> {
         let mut bytes = [0; FRAME_LEN];
         if read_full(&*self.segment.file, &mut bytes, offset)? < FRAME_LEN {
             return Ok(None);
         }
-        Ok(Frame::decode(&bytes, self.segment.salt, offset)
-            .filter(|f| offset + FRAME_LEN as u64 + u64::from(f.len) <= self.len))
+        Ok(self.decode(&bytes, offset))
+    }
+
+    fn decode(&self, bytes: &[u8; FRAME_LEN], offset: u64) -> Option<Looked> {
+        let salt = self.segment.salt;
+        let fits = |f: &Frame| offset + FRAME_LEN as u64 + u64::from(f.len) <= self.len;
+        if bytes.starts_with(TOMBSTONE_MAGIC) {
+            let erased = Frame::decode_tombstone(bytes, salt, offset);
+            return erased.filter(fits).map(Looked::Tombstone);
+        }
+        Frame::decode(bytes, salt, offset).filter(fits).map(Looked::Record)
     }
 
     fn payload_is_good(&self, frame: &Frame) -> io::Result<bool> {
@@ -132,7 +158,7 @@ impl<'a> Scan<'a> {
         Ok(n == payload.len() && ChunkId::of(&payload) == frame.id)
     }
 
-    /// Offset of the next valid frame at or after `from`.
+    /// Offset of the next valid frame, of a record or of an erased one, at or after `from`.
     fn search(&self, from: u64) -> io::Result<Option<u64>> {
         let mut window = vec![0; WINDOW];
         let mut base = from;
@@ -141,10 +167,9 @@ impl<'a> Scan<'a> {
             let (frames, _) = window[..n].as_chunks::<FRAME_LEN>();
             for (i, bytes) in frames.iter().enumerate() {
                 let offset = base + (i * FRAME_LEN) as u64;
-                if bytes.starts_with(RECORD_MAGIC)
-                    && Frame::decode(bytes, self.segment.salt, offset)
-                        .is_some_and(|f| offset + FRAME_LEN as u64 + u64::from(f.len) <= self.len)
-                {
+                let promising =
+                    bytes.starts_with(RECORD_MAGIC) || bytes.starts_with(TOMBSTONE_MAGIC);
+                if promising && self.decode(bytes, offset).is_some() {
                     return Ok(Some(offset));
                 }
             }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkId};
+use cairn_proto::ChunkId;
 use uuid::Uuid;
 
 use super::{
@@ -44,6 +44,9 @@ pub enum SegmentError {
     /// The header is of another file system or segment.
     #[error("it belongs to file system {0}")]
     Foreign(Uuid),
+    /// No record, or another's, lies where one was looked for.
+    #[error("its record is not where the index says")]
+    Misplaced,
 }
 
 /// See the module.
@@ -69,7 +72,30 @@ impl SegmentSet {
         self.fs
     }
 
-    /// Numbers of all segments, oldest first. Removes what unfinished creations left.
+    /// Numbers of the segments before `end`, oldest first. Unlike [`SegmentSet::list`] good for use while
+    /// segments are being made.
+    ///
+    /// # Errors
+    /// Whatever the disk answers.
+    pub fn list_below(&self, end: SegmentId) -> io::Result<Vec<SegmentId>> {
+        let names = self.disk.list()?;
+        let ids = names.iter().filter_map(|name| SegmentId::parse(name));
+        let mut ids: Vec<_> = ids.filter(|id| *id < end).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Removes a segment that no index names any more.
+    ///
+    /// # Errors
+    /// Whatever the disk answers.
+    pub fn remove(&self, id: SegmentId) -> io::Result<()> {
+        self.opened().remove(&id);
+        self.disk.remove(&id.file_name())?;
+        self.disk.sync_names()
+    }
+
+    /// Numbers of all segments, oldest first. Removes what unfinished creations left: only for a start.
     ///
     /// # Errors
     /// Whatever the disk answers.
@@ -121,21 +147,17 @@ impl SegmentSet {
     /// Reads a chunk. Checks the frame, not the hash: the caller's reader does that.
     ///
     /// # Errors
-    /// `Damaged` when the record is not there as the index says, or cannot be read.
-    pub fn read(&self, id: &ChunkId, at: Location) -> Result<Bytes, ChunkError> {
-        let unreadable = |e: &dyn std::fmt::Display| {
-            tracing::error!(chunk = %id, segment = %at.segment, "cannot read a chunk: {e}");
-            ChunkError::Damaged
-        };
-        let segment = self.get(at.segment).map_err(|e| unreadable(&e))?;
+    /// When the record is not there as the index says, or cannot be read.
+    pub fn read(&self, id: &ChunkId, at: Location) -> Result<Bytes, SegmentError> {
+        let segment = self.get(at.segment)?;
         let mut record = vec![0; FRAME_LEN + at.len as usize];
-        let n = read_full(&*segment.file, &mut record, at.offset).map_err(|e| unreadable(&e))?;
+        let n = read_full(&*segment.file, &mut record, at.offset)?;
         let frame = record.first_chunk().and_then(|f| Frame::decode(f, segment.salt, at.offset));
         match frame {
             Some(frame) if n == record.len() && frame.id == *id && frame.len == at.len => {
                 Ok(Bytes::from(record).slice(FRAME_LEN..))
             }
-            Some(_) | None => Err(unreadable(&"its record is not where the index says")),
+            Some(_) | None => Err(SegmentError::Misplaced),
         }
     }
 

@@ -109,6 +109,24 @@ impl SegmentWriter {
         self.active.as_ref().map_or(0, |a| a.allocated - a.at)
     }
 
+    /// Number of the first segment that is not sealed: the active one, or the next.
+    pub fn first_unsealed(&self) -> SegmentId {
+        self.active.as_ref().map_or(self.next, |a| a.segment.id)
+    }
+
+    /// Seals the active segment, if there is one, and begins the next.
+    ///
+    /// # Errors
+    /// As for [`SegmentWriter::sync`].
+    pub fn roll(&mut self) -> io::Result<()> {
+        if self.active.is_some() {
+            self.seal()?;
+            failpoints::hit(IN_ROLL_OVER);
+            self.active = Some(self.create()?);
+        }
+        Ok(())
+    }
+
     /// End of the records in the active segment, if there is one.
     pub fn position(&self) -> Option<(SegmentId, u64)> {
         self.active.as_ref().map(|a| (a.segment.id, a.at))

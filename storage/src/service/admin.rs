@@ -45,10 +45,12 @@ pub(super) async fn have(
     store: &Arc<Store>,
     request: &pb::HaveRequest,
 ) -> Result<pb::HaveResponse, Status> {
+    // Before the work: what is stamped meanwhile may have a later epoch, never an earlier one.
+    let gc_epoch = store.epoch();
     let found = store.have(ids(&request.ids)?, request.touch).await;
     Ok(pb::HaveResponse {
         stored_len_plus_one: found.into_iter().map(|len| len.map_or(0, |l| l + 1)).collect(),
-        gc_epoch: store.epoch(),
+        gc_epoch,
     })
 }
 

@@ -8,6 +8,7 @@ mod backups;
 mod get_stream;
 mod put_stream;
 mod repair;
+mod sweep;
 mod unary;
 mod verify;
 
@@ -215,5 +216,16 @@ impl StorageService for ChunkService {
     ) -> Result<Response<pb::ScrubResponse>, Status> {
         handshake::require(request.metadata())?;
         Ok(Response::new(pb::ScrubResponse { was_running: self.scrubber.begin() }))
+    }
+
+    type SweepStream = Replies<pb::SweepProgress>;
+
+    async fn sweep(
+        &self,
+        request: Request<Streaming<pb::SweepPart>>,
+    ) -> Result<Response<Self::SweepStream>, Status> {
+        handshake::require(request.metadata())?;
+        let parts = request.into_inner();
+        sweep::open(&self.store, parts, self.stopping.clone()).await.map(Response::new)
     }
 }

@@ -67,6 +67,8 @@ async fn accept(
 }
 
 async fn put(store: &Arc<Store>, batch: pb::PutBatch) -> pb::PutBatchReply {
+    // Before the work: what is stamped meanwhile may have a later epoch, never an earlier one.
+    let gc_epoch = store.epoch();
     let mut failures = Vec::new();
     let mut positions = Vec::with_capacity(batch.chunks.len());
     let mut chunks: Vec<(ChunkId, Bytes)> = Vec::with_capacity(batch.chunks.len());
@@ -89,5 +91,5 @@ async fn put(store: &Arc<Store>, batch: pb::PutBatch) -> pb::PutBatchReply {
             failures.push(pb::PutFailure { position, error: Some(e.into()) });
         }
     }
-    pb::PutBatchReply { seq: batch.seq, failures, gc_epoch: store.epoch() }
+    pb::PutBatchReply { seq: batch.seq, failures, gc_epoch }
 }

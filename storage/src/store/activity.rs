@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, pb};
 
-use super::{Put, writer::Outcome};
+use super::{Put, compact::Reclaimed, writer::Outcome};
 
 /// Chunks, and the bytes in them.
 #[derive(Debug, Default)]
@@ -57,6 +57,16 @@ pub struct Activity {
     pub put_failures: AtomicU64,
     /// Chunks whose get was answered with an error.
     pub get_failures: AtomicU64,
+    /// Collected: nothing referred to them.
+    pub erased: Tally,
+    /// Bytes that were given back to the file systems of the disks.
+    pub returned: AtomicU64,
+    /// Segments that were removed whole.
+    pub segments_removed: AtomicU64,
+    /// Segments that were rewritten.
+    pub segments_rewritten: AtomicU64,
+    /// Sweeps of garbage collection.
+    pub sweeps: AtomicU64,
     /// Requests to put, and how long each took.
     pub puts: Latency,
     /// Requests to get, and how long each took.
@@ -64,6 +74,25 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// Room was given back.
+    pub(super) fn reclaimed(&self, reclaimed: &Reclaimed) {
+        self.returned.fetch_add(reclaimed.bytes, Relaxed);
+        self.segments_removed.fetch_add(reclaimed.removed, Relaxed);
+        self.segments_rewritten.fetch_add(reclaimed.rewritten, Relaxed);
+    }
+
+    /// What garbage collection has done.
+    pub fn garbage(&self) -> pb::GarbageActivity {
+        pb::GarbageActivity {
+            sweeps: self.sweeps.load(Relaxed),
+            chunks_erased: self.erased.chunks(),
+            bytes_erased: self.erased.bytes(),
+            bytes_returned: self.returned.load(Relaxed),
+            segments_removed: self.segments_removed.load(Relaxed),
+            segments_rewritten: self.segments_rewritten.load(Relaxed),
+        }
+    }
+
     /// A request to put chunks of these lengths has ended.
     pub(super) fn put(&self, lengths: &[usize], outcome: &Outcome, took: Duration) {
         for (len, result) in lengths.iter().zip(outcome) {

@@ -12,8 +12,11 @@
 //! [`activity`].
 
 pub mod activity;
+mod compact;
 pub mod damaged;
 mod drop_copies;
+#[cfg(test)]
+mod garbage_tests;
 mod get;
 pub mod groups;
 mod have;
@@ -22,6 +25,7 @@ pub mod list;
 mod put;
 pub mod recovery;
 pub mod scrub;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -80,6 +84,7 @@ pub struct Store {
     activity: Activity,
     groups: Arc<Groups>,
     scrubbed: ScrubActivity,
+    sweeping: sweep::Sweeping,
     /// Last, so that it is dropped after the volumes: tells that their files are free.
     _gone: oneshot::Sender<()>,
 }
@@ -109,6 +114,7 @@ impl Store {
             get_budget: Arc::new(Semaphore::new(kib(limits.get_bytes))),
             waiting_gets: AtomicU64::new(0),
             activity: Activity::default(),
+            sweeping: sweep::Sweeping::default(),
             _gone: gone,
         };
         (store, is_gone)

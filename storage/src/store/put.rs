@@ -28,8 +28,8 @@ pub enum Put {
 }
 
 impl Store {
-    /// Stores chunks. Where the result is `Ok` the chunk is durable, newly or since earlier. The caller
-    /// holds what [`Store::admit_put`] gave until this returns.
+    /// Stores chunks. Where the result is `Ok` the chunk is durable, newly or since earlier, and stamped
+    /// with the epoch of the moment of this call, or a later one. The caller holds what [`Store::admit_put`] gave until this returns.
     ///
     /// May be dropped at any time: then it is open which of the chunks are stored.
     pub async fn put(self: &Arc<Self>, chunks: Vec<Unchecked>) -> Outcome {
@@ -113,10 +113,7 @@ impl Store {
         // Also of chunks that are stored: the answer must not depend on what others have put.
         self.check_data(id, data)?;
         for volume in &self.volumes {
-            if let Some(entry) = volume.good_entry(id) {
-                if entry.epoch < epoch {
-                    volume.touch(&[*id], epoch)?;
-                }
+            if volume.touch(id, epoch)?.is_some() {
                 return Ok(Put::Known);
             }
         }

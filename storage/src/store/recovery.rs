@@ -122,7 +122,7 @@ fn catch_up(
     loop {
         let record = scan.next_record()?;
         if let Some(record) = record {
-            found.push((record.frame.id, Entry { at: record.at, epoch: record.frame.epoch }));
+            found.push((record.frame.id, Entry::new(record.at, record.frame.epoch)));
             chunks += 1;
         }
         if found.len() >= ENTRIES_PER_BATCH || (record.is_none() && !found.is_empty()) {

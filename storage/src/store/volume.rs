@@ -22,10 +22,10 @@ use uuid::Uuid;
 
 use super::{
     groups::{Groups, Holder},
-    index::{Counting, Entry, Index, Totals},
+    index::{Counting, Entry, Index, IndexError, Totals},
     recovery::{Recovered, RecoveryError, recover},
     scrub::Pass,
-    writer::{self, Job, Outcome, QUEUE_LEN},
+    writer::{self, Job, Move, Outcome, QUEUE_LEN},
 };
 use crate::{
     capacity,
@@ -69,6 +69,8 @@ pub struct VolumeState {
     pub(super) reserve: u64,
     /// Bytes of the newest segment that are allocated and unused.
     pub(super) allocated: AtomicU64,
+    /// Number of the first segment that is not sealed.
+    pub(super) first_unsealed: AtomicU64,
     pub(super) failed: AtomicBool,
     /// Syncs of new chunks.
     pub(super) syncs: Latency,
@@ -118,14 +120,25 @@ impl VolumeState {
 
     /// Whether the index may be written to. It could not go on after a write that found the disk full,
     /// so what can wait is not tried when something else has used up most of the reserve.
-    fn index_room(&self) -> Result<(), ChunkError> {
+    pub(super) fn index_room(&self) -> Result<(), ChunkError> {
         let least = (self.reserve / 2).min(INDEX_ROOM);
         let space = self.space().map_err(|e| self.fail("ask for free space on", &e))?;
         if space.free < least { Err(ChunkError::NoSpace) } else { Ok(()) }
     }
 
-    fn entry_counts(&self, id: &ChunkId, _entry: &Entry) -> bool {
-        !self.failed.load(Ordering::Acquire) && !self.index.damaged().contains(id)
+    fn entry_counts(&self, id: &ChunkId, entry: &Entry) -> bool {
+        !self.failed.load(Ordering::Acquire)
+            && !entry.is_quarantined()
+            && !self.index.damaged().contains(id)
+    }
+
+    pub(super) fn touch(&self, id: &ChunkId, epoch: u64) -> Result<Option<Entry>, ChunkError> {
+        match self.look_up(id)? {
+            Some(entry) if entry.is_touched(epoch) => return Ok(Some(entry)),
+            Some(_) => self.index_room()?,
+            None => return Ok(None),
+        }
+        self.index.touch(id, epoch).map_err(|e| self.fail("write the index of", &e))
     }
 
     pub(super) fn space(&self) -> io::Result<Space> {
@@ -150,6 +163,7 @@ impl Volume {
             counting: setup.counting,
             reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
             allocated: AtomicU64::new(0),
+            first_unsealed: AtomicU64::new(writer.first_unsealed().0),
             failed: AtomicBool::new(false),
             syncs: Latency::default(),
             failure: Notify::new(),
@@ -167,11 +181,75 @@ impl Volume {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(jobs) = jobs else { return vec![Err(ChunkError::Unreachable); n] };
         let (done, answer) = oneshot::channel();
-        if jobs.send(Job { records, done }).await.is_err() {
+        if jobs.send(Job::Put { records, done }).await.is_err() {
             return vec![Err(ChunkError::DiskFailed); n];
         }
         drop(jobs);
         answer.await.unwrap_or_else(|_| vec![Err(ChunkError::DiskFailed); n])
+    }
+
+    /// Copies records to the end of the newest segment and lets the index name the copies, where it still
+    /// names what they are copies of. Blocks; not for async code.
+    ///
+    /// # Errors
+    /// `NoSpace`, or `DiskFailed`, also when the node is being stopped.
+    pub(super) fn relocate(&self, moves: Vec<Move>) -> Result<(), ChunkError> {
+        if moves.is_empty() { Ok(()) } else { self.ask_writer(|done| Job::Move { moves, done }) }
+    }
+
+    /// Seals the newest segment and begins another. Blocks; not for async code.
+    ///
+    /// # Errors
+    /// `DiskFailed`, also when the node is being stopped.
+    pub(super) fn roll(&self) -> Result<(), ChunkError> {
+        self.ask_writer(|done| Job::Roll { done })
+    }
+
+    fn ask_writer(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<(), ChunkError>>) -> Job,
+    ) -> Result<(), ChunkError> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let jobs = jobs.ok_or(ChunkError::DiskFailed)?;
+        let (done, answer) = oneshot::channel();
+        jobs.blocking_send(job(done)).map_err(|_| ChunkError::DiskFailed)?;
+        drop(jobs);
+        answer.blocking_recv().unwrap_or(Err(ChunkError::DiskFailed))
+    }
+
+    /// Whether its index may be written to.
+    pub(super) fn index_room(&self) -> Result<(), ChunkError> {
+        self.state.index_room()
+    }
+
+    /// The disk is given up because of its index; the error to answer.
+    pub(super) fn index_failed(&self, error: &IndexError) -> ChunkError {
+        self.state.fail("use the index of", error)
+    }
+
+    /// The disk is given up; the error to answer.
+    pub(super) fn failed_to(&self, action: &str, error: &dyn Display) -> ChunkError {
+        self.state.fail(action, error)
+    }
+
+    /// Its segments.
+    pub(super) fn segments(&self) -> &SegmentSet {
+        &self.state.set
+    }
+
+    /// Number of the first segment that is not sealed.
+    pub(super) fn first_unsealed(&self) -> &AtomicU64 {
+        &self.state.first_unsealed
+    }
+
+    /// Bytes of the newest segment that are allocated and unused.
+    pub(super) fn reserved(&self) -> u64 {
+        self.state.allocated.load(Ordering::Relaxed)
+    }
+
+    /// What people call it.
+    pub(super) fn name(&self) -> &str {
+        &self.state.name
     }
 
     /// Whether puts can go here now; otherwise why not.
@@ -198,13 +276,15 @@ impl Volume {
         self.state.look_up(id).ok().flatten()
     }
 
-    /// Stamps chunks with `epoch`.
+    /// Stamps a chunk with `epoch`; its entry, unless it is not here, or damaged.
     ///
     /// # Errors
     /// `DiskFailed` when the index cannot be written.
-    pub fn touch(&self, ids: &[ChunkId], epoch: u64) -> Result<(), ChunkError> {
-        self.state.index_room()?;
-        self.state.index.touch(ids, epoch).map_err(|e| self.state.fail("write the index of", &e))
+    pub fn touch(&self, id: &ChunkId, epoch: u64) -> Result<Option<Entry>, ChunkError> {
+        if self.has_failed() || self.state.index.damaged().contains(id) {
+            return Ok(None);
+        }
+        self.state.touch(id, epoch)
     }
 
     /// Reads a chunk; its hash is not checked. Works on failed disks as far as it goes.

@@ -8,7 +8,7 @@
 //! The queue is bounded by the bytes that callers may have in flight, and by [`QUEUE_LEN`].
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{index::Entry, put::Put, volume::VolumeState};
 use crate::{
     capacity,
-    failpoints::{self, AFTER_APPEND, AFTER_HASH, AFTER_INDEX, AFTER_SYNC},
+    failpoints::{
+        self, AFTER_APPEND, AFTER_COPY, AFTER_HASH, AFTER_INDEX, AFTER_RELOCATE, AFTER_SYNC,
+    },
     segment::{
         Location, SegmentId,
         format::record_len,
@@ -39,12 +41,35 @@ const INDEX_SYNC_BYTES: u64 = 1024 * 1024 * 1024;
 /// Result of each chunk of a job, in order.
 pub type Outcome = Vec<Result<Put, ChunkError>>;
 
-/// Verified chunks to store.
-pub struct Job {
-    /// The chunks.
-    pub records: Vec<Record>,
-    /// Told when all of them are durable or have failed. Nobody may be listening any more.
-    pub done: oneshot::Sender<Outcome>,
+/// A record that is to lie elsewhere.
+pub struct Move {
+    /// A copy of it.
+    pub record: Record,
+    /// Where it lies.
+    pub from: Location,
+}
+
+/// What the thread does.
+pub enum Job {
+    /// Store verified chunks.
+    Put {
+        /// The chunks.
+        records: Vec<Record>,
+        /// Told when all of them are durable or have failed. Nobody may be listening any more.
+        done: oneshot::Sender<Outcome>,
+    },
+    /// Copy records and let the index name the copies.
+    Move {
+        /// The records.
+        moves: Vec<Move>,
+        /// Told when the copies are durable and named.
+        done: oneshot::Sender<Result<(), ChunkError>>,
+    },
+    /// Seal the newest segment and begin another.
+    Roll {
+        /// Told when that is so.
+        done: oneshot::Sender<Result<(), ChunkError>>,
+    },
 }
 
 /// Starts the thread. It ends when the queue's sender is gone and all jobs are done.
@@ -73,9 +98,8 @@ struct Writer {
 struct Group {
     answers: Vec<(oneshot::Sender<Outcome>, Outcome)>,
     entries: Vec<(ChunkId, Entry)>,
-    ids: HashSet<ChunkId>,
-    /// Stored already, to be stamped with the newest epoch.
-    touched: Vec<(ChunkId, u64)>,
+    /// What the group writes, each with the newest epoch of those who put it.
+    ids: HashMap<ChunkId, u64>,
     marks: BTreeMap<SegmentId, u64>,
     bytes: u64,
     /// The disk was full when records of it were to be synced: all of it fails.
@@ -86,14 +110,25 @@ impl Writer {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(first) = jobs.blocking_recv() {
             let mut group = Group::default();
-            let mut next = Some(first);
+            let (mut next, mut chore) = (Some(first), None);
             while let Some(job) = next.take() {
-                self.append(job, &mut group);
-                if group.bytes < GROUP_BYTES {
+                match job {
+                    Job::Put { records, done } => self.append(records, done, &mut group),
+                    other => chore = Some(other),
+                }
+                if group.bytes < GROUP_BYTES && chore.is_none() {
                     next = jobs.try_recv().ok();
                 }
             }
             self.finish(group);
+            let (done, result) = match chore {
+                Some(Job::Move { moves, done }) => (done, self.relocate(moves)),
+                Some(Job::Roll { done }) => (done, self.roll()),
+                Some(Job::Put { .. }) | None => continue,
+            };
+            self.tell();
+            // A caller that has gone away does not want to know.
+            let _ = done.send(result);
         }
         if !self.state.failed.load(Ordering::Acquire) {
             let sealed = self.writer.seal();
@@ -108,28 +143,25 @@ impl Writer {
     }
 
     /// Writes the chunks of a job that are not stored and not in the group.
-    fn append(&mut self, job: Job, group: &mut Group) {
+    fn append(&mut self, records: Vec<Record>, done: oneshot::Sender<Outcome>, group: &mut Group) {
         failpoints::hit(AFTER_HASH);
-        let mut outcome: Outcome = Vec::with_capacity(job.records.len());
-        let ids: Vec<_> = job.records.iter().map(|r| r.id).collect();
+        let mut outcome: Outcome = Vec::with_capacity(records.len());
+        let ids: Vec<_> = records.iter().map(|r| r.id).collect();
         let mut fresh = Vec::new();
-        for record in job.records {
-            outcome.push(match self.is_new(&record.id, group) {
+        for record in records {
+            outcome.push(match self.is_new(&record, group) {
                 Ok(true) => {
-                    group.ids.insert(record.id);
+                    group.ids.insert(record.id, record.epoch);
                     fresh.push(record);
                     Ok(Put::Stored)
                 }
-                Ok(false) => {
-                    group.touched.push((record.id, record.epoch));
-                    Ok(Put::Known)
-                }
+                Ok(false) => Ok(Put::Known),
                 Err(e) => Err(e),
             });
         }
         if let Err(e) = self.write(&fresh, group) {
             let failed: HashSet<_> = fresh.iter().map(|r| r.id).collect();
-            group.ids.retain(|id| !failed.contains(id));
+            group.ids.retain(|id, _| !failed.contains(id));
             // A chunk may be in the job twice: both depended on the write.
             for (outcome, id) in outcome.iter_mut().zip(&ids) {
                 if failed.contains(id) {
@@ -137,18 +169,24 @@ impl Writer {
                 }
             }
         }
-        group.answers.push((job.done, outcome));
+        group.answers.push((done, outcome));
     }
 
-    fn is_new(&self, id: &ChunkId, group: &Group) -> Result<bool, ChunkError> {
+    /// Whether the chunk has to be written. If not, it is stamped.
+    fn is_new(&self, record: &Record, group: &mut Group) -> Result<bool, ChunkError> {
+        let Record { id, epoch, .. } = record;
         if self.state.failed.load(Ordering::Acquire) {
             return Err(ChunkError::DiskFailed);
         }
-        if group.ids.contains(id) {
+        if let Some(newest) = group.ids.get_mut(id) {
+            *newest = (*newest).max(*epoch);
             return Ok(false);
         }
         // An older copy that is damaged is replaced.
-        Ok(self.state.index.damaged().contains(id) || self.state.look_up(id)?.is_none())
+        if self.state.index.damaged().contains(id) {
+            return Ok(true);
+        }
+        Ok(self.state.touch(id, *epoch)?.is_none())
     }
 
     fn write(&mut self, records: &[Record], group: &mut Group) -> Result<(), ChunkError> {
@@ -158,6 +196,21 @@ impl Writer {
         if group.lost {
             return Err(ChunkError::NoSpace);
         }
+        let (places, bytes) = self.append_records(records).inspect_err(|_| {
+            // Nothing more for this group: the next append cuts off what it has written.
+            group.lost |= self.writer.has_given_up();
+        })?;
+        failpoints::hit(AFTER_APPEND);
+        for (record, at) in records.iter().zip(places) {
+            group.entries.push((record.id, Entry::new(at, record.epoch)));
+            group.marks.insert(at.segment, end_of(at));
+        }
+        group.bytes += bytes;
+        Ok(())
+    }
+
+    /// Where the records lie, and their bytes.
+    fn append_records(&mut self, records: &[Record]) -> Result<(Vec<Location>, u64), ChunkError> {
         let bytes = records
             .iter()
             .map(|r| record_len(u32::try_from(r.data.len()).unwrap_or(u32::MAX)))
@@ -166,28 +219,57 @@ impl Writer {
         if capacity::room(space, self.writer.reserved(), self.state.reserve) < bytes {
             return Err(ChunkError::NoSpace);
         }
-        let places = match self.writer.append(records) {
-            Ok(places) => places,
-            Err(e) if is_full(&e) => {
-                // Nothing more for this group: the next append cuts off what it has written.
-                group.lost |= self.writer.has_given_up();
-                return Err(ChunkError::NoSpace);
-            }
-            Err(e) => return Err(self.state.fail("write to", &e)),
-        };
-        failpoints::hit(AFTER_APPEND);
-        for (record, at) in records.iter().zip(places) {
-            group.entries.push((record.id, Entry { at, epoch: record.epoch }));
-            group.marks.insert(at.segment, end_of(at));
+        match self.writer.append(records) {
+            Ok(places) => Ok((places, bytes)),
+            Err(e) if is_full(&e) => Err(ChunkError::NoSpace),
+            Err(e) => Err(self.state.fail("write to", &e)),
         }
-        group.bytes += bytes;
+    }
+
+    /// The order is that of puts: the index never names bytes that are not durable.
+    fn relocate(&mut self, moves: Vec<Move>) -> Result<(), ChunkError> {
+        if self.state.failed.load(Ordering::Acquire) {
+            return Err(ChunkError::DiskFailed);
+        }
+        let (records, from): (Vec<_>, Vec<_>) =
+            moves.into_iter().map(|m| (m.record, m.from)).unzip();
+        let (places, bytes) = self.append_records(&records)?;
+        let state = &self.state;
+        self.writer.sync().map_err(|e| match is_full(&e) {
+            true => ChunkError::NoSpace,
+            false => state.fail("sync", &e),
+        })?;
+        failpoints::hit(AFTER_COPY);
+        let marks = places.iter().map(|at| (at.segment, end_of(*at))).collect();
+        let ids = records.iter().map(|record| record.id);
+        let moved: Vec<_> =
+            ids.zip(from).zip(places).map(|((id, from), to)| (id, from, to)).collect();
+        state.index.relocate(&moved, &marks).map_err(|e| state.fail("write the index of", &e))?;
+        failpoints::hit(AFTER_RELOCATE);
+        self.unsynced_index += bytes;
         Ok(())
+    }
+
+    fn roll(&mut self) -> Result<(), ChunkError> {
+        if self.state.failed.load(Ordering::Acquire) {
+            return Err(ChunkError::DiskFailed);
+        }
+        self.writer.roll().map_err(|e| match is_full(&e) {
+            true => ChunkError::NoSpace,
+            false => self.state.fail("begin a segment on", &e),
+        })
+    }
+
+    /// Lets others know how far the segments are.
+    fn tell(&self) {
+        self.state.allocated.store(self.writer.reserved(), Ordering::Relaxed);
+        self.state.first_unsealed.store(self.writer.first_unsealed().0, Ordering::Release);
     }
 
     /// Sync, index, answers.
     fn finish(&mut self, mut group: Group) {
         let result = self.make_durable(&mut group);
-        self.state.allocated.store(self.writer.reserved(), Ordering::Relaxed);
+        self.tell();
         for (done, mut outcome) in group.answers {
             if let Err(e) = result {
                 outcome.iter_mut().filter(|o| o.is_ok()).for_each(|o| *o = Err(e));
@@ -213,14 +295,15 @@ impl Writer {
             })?;
             state.syncs.record(started.elapsed());
             failpoints::hit(AFTER_SYNC);
+            for (id, entry) in &mut group.entries {
+                entry.epoch =
+                    group.ids.get(id).map_or(entry.epoch, |newest| entry.epoch.max(*newest));
+            }
             state
                 .index
                 .publish(&group.entries, &group.marks)
                 .map_err(|e| state.fail("write the index of", &e))?;
             failpoints::hit(AFTER_INDEX);
-        }
-        for (id, epoch) in &group.touched {
-            state.index.touch(&[*id], *epoch).map_err(|e| state.fail("write the index of", &e))?;
         }
         self.unsynced_index += group.bytes;
         if self.unsynced_index >= INDEX_SYNC_BYTES {

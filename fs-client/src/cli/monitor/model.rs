@@ -397,6 +397,7 @@ pub(super) mod tests {
                     chunk_bytes: 20 << 30,
                     chunks: 327_680,
                     failed: false,
+                    quarantined_bytes: 0,
                 }],
                 usage: Some(pb::ProcessUsage {
                     cpu_ms: bytes_put / 1000,

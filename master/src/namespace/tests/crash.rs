@@ -178,7 +178,7 @@ fn with_little_room_only_what_frees_goes_on() {
     let ino = store.file(ROOT, "f");
     engine.crowded.store(true, SeqCst);
     assert_eq!(store.create(ROOT, "g", FILE), Err(FsError::NoSpace));
-    assert_eq!(store.ns.announce("h", &[], &[]), Err(FsError::NoSpace));
+    assert_eq!(store.ns.announce("h", &[], &[], 1), Err(FsError::NoSpace));
     let commit = pb::Commit { ino, ..pb::Commit::default() };
     assert_eq!(store.commit_file(commit), Err(FsError::NoSpace));
     store.set_size(ino, 0).unwrap();

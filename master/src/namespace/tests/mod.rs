@@ -10,6 +10,7 @@ mod paths;
 mod rename;
 mod repair;
 mod sessions;
+mod stamps;
 
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ fn an_announced_file_is_there_with_its_directories() {
     let mut store = Store::new();
     let mut refs: Vec<_> = (0..200).map(whole).collect();
     refs.push(chunk(200, 5));
-    store.ns.announce("a/b/file", &refs, &[7, 9]).unwrap();
+    store.ns.announce("a/b/file", &refs, &[7, 9], 1).unwrap();
     assert_eq!(store.ns.degraded_groups(), [7, 9]);
     let attr = store.ns.resolve("/a/b/file").unwrap();
     assert_eq!((attr.size, attr.mode), (200 * 4096 + 5, FILE));
@@ -39,12 +39,12 @@ fn an_announced_file_is_there_with_its_directories() {
     let a = store.lookup(ROOT, "a").unwrap().ino;
     let b = store.lookup(a, "b").unwrap().ino;
     store.open(attr.ino.get(), false).unwrap();
-    store.ns.announce("a/b/file", &[chunk(7, 3)], &[9]).unwrap();
+    store.ns.announce("a/b/file", &[chunk(7, 3)], &[9], 1).unwrap();
     assert_eq!(store.ns.resolve("a/b/file").unwrap().size, 3);
     assert_eq!(store.manifest(attr.ino.get()).len(), 201, "who had it open keeps what he read");
     assert_eq!(store.names(b), ["file"]);
     store.check();
-    store.ns.announce("empty", &[], &[]).unwrap();
+    store.ns.announce("empty", &[], &[], 1).unwrap();
     assert_eq!(store.ns.resolve("empty").unwrap().size, 0);
 }
 
@@ -53,7 +53,7 @@ fn nonsense_is_not_announced() {
     let mut store = Store::new();
     store.file(ROOT, "f");
     store.mkdir(ROOT, "d");
-    let mut announce = |name: &str, refs: Vec<_>| store.ns.announce(name, &refs, &[]);
+    let mut announce = |name: &str, refs: Vec<_>| store.ns.announce(name, &refs, &[], 1);
     assert_eq!(announce("x", vec![chunk(1, 5), whole(2)]), Err(FsError::InvalidArgument));
     assert_eq!(announce("x", vec![chunk(1, CHUNK + 1)]), Err(FsError::InvalidArgument));
     assert_eq!(announce("", vec![]), Err(FsError::InvalidArgument));
@@ -73,7 +73,7 @@ fn listing_pages_through_all_files() {
     let mut expected = Vec::new();
     for i in 0..30 {
         let name = format!("d{}/e{}/f{i}", i % 3, i % 5);
-        store.ns.announce(&name, &[], &[]).unwrap();
+        store.ns.announce(&name, &[], &[], 1).unwrap();
         expected.push(name);
     }
     store.create(ROOT, "link", libc::S_IFLNK | 0o777).unwrap();
@@ -95,8 +95,8 @@ fn listing_pages_through_all_files() {
 #[test]
 fn a_walk_shows_everything_as_it_was() {
     let mut store = Store::new();
-    store.ns.announce("a/one", &(0..5000).map(whole).collect::<Vec<_>>(), &[]).unwrap();
-    store.ns.announce("two", &[chunk(1, 9)], &[]).unwrap();
+    store.ns.announce("a/one", &(0..5000).map(whole).collect::<Vec<_>>(), &[], 1).unwrap();
+    store.ns.announce("two", &[chunk(1, 9)], &[], 1).unwrap();
     store.ns.commit().unwrap();
     let view = store.ns.view().unwrap();
     store.unlink(ROOT, "two").unwrap();
@@ -139,7 +139,7 @@ fn damage(store: &mut Store, key: Bytes, value: Option<Bytes>) -> Vec<String> {
 #[test]
 fn fsck_finds_every_kind_of_missing_row() {
     let mut store = Store::new();
-    store.ns.announce("d/file", &(0..300).map(whole).collect::<Vec<_>>(), &[]).unwrap();
+    store.ns.announce("d/file", &(0..300).map(whole).collect::<Vec<_>>(), &[], 1).unwrap();
     let file = store.ns.resolve("d/file").unwrap().ino.get();
     let dir = store.ns.resolve("d").unwrap().ino.get();
     let clone = store.file(ROOT, "clone");

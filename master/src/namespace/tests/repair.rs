@@ -34,7 +34,7 @@ impl Site {
     fn new() -> Self {
         let mut store = Store::new();
         let chunks: Vec<_> = (0..300).map(|tag| chunk(tag, CHUNK)).collect();
-        store.ns.announce("d/file", &chunks, &[]).unwrap();
+        store.ns.announce("d/file", &chunks, &[], 1).unwrap();
         let file = store.ns.resolve("d/file").unwrap().ino.get();
         let dir = store.ns.resolve("d").unwrap().ino.get();
         let below = store.mkdir(dir, "below");

@@ -1,6 +1,7 @@
 //! [`View`]: a consistent snapshot of the namespace, to be read on any thread while operations go on.
 
 mod fsck;
+mod references;
 mod walk;
 
 use std::sync::Arc;

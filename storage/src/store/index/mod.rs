@@ -2,36 +2,44 @@
 //!
 //! ```text
 //! keyspace "chunks"  key: id (32)              value: version u8 = 1, segment u64, offset u64,
-//!                                                     length u32, epoch u64 (little-endian)
+//!                                                     length u32, epoch u64 (little-endian);
+//!                                                     version 2, in quarantine: and since epoch u64
 //! keyspace "damaged" key: id (32)              value: empty; its bytes were found to be wrong
 //! keyspace "marks"   key: segment u64 (be)     value: offset u64: everything before it is in "chunks"
-//! keyspace "state"   key: "totals"             value: chunks u64, payload bytes u64
+//! keyspace "state"   key: "totals"             value: chunks u64, payload bytes u64; then the same
+//!                                                     of those in quarantine (absent: none)
 //!                    key: "epoch"              value: u64
 //!                    key: "scrub"              value: see [`Pass`]
 //! ```
 //!
 //! Entries, marks and totals of a group are one batch, so a mark never promises more than is there.
 //! Nothing is synced per batch: what power loss takes is found again in the segments, from the marks.
-//! All of it can be made anew from the segments, except what is known to be damaged: that is found again.
-//! Which copies count is told to [`Groups`]: those that are in "chunks" and not in "damaged".
+//! All of it can be made anew from the segments, except what is known to be damaged: that is found again;
+//! and what is in quarantine, which begins anew. Which copies count is told to [`Groups`]: those that are
+//! in "chunks" and neither in quarantine nor in "damaged".
+//!
+//! [`change`] has everything that changes entries, [`row`] the bytes of the values.
 //!
 //! Lock order: `writing`, held over read-change-write of entries, then the lock of [`Groups`], held over
-//! the commit of what changes them.
+//! the commit of what changes them, or of the totals. So whether a chunk is touched or goes is decided in
+//! one place and one order.
+
+mod change;
+mod row;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io,
     ops::Bound,
     path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cairn_proto::ChunkId;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+pub use self::change::Change;
+use self::row::{decode_entry, decode_totals};
 use super::{
     damaged::Damaged,
     groups::{Counts, Groups},
@@ -39,8 +47,6 @@ use super::{
 };
 use crate::segment::{Location, SegmentId};
 
-const ENTRY_VERSION: u8 = 1;
-const ENTRY_LEN: usize = 29;
 /// Unflushed entries in memory; a few of these may exist while one is written out.
 const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
@@ -53,6 +59,26 @@ pub struct Entry {
     pub at: Location,
     /// Epoch in which it was last put or touched.
     pub epoch: u64,
+    /// Epoch of the cycle of garbage collection that put it into quarantine; 0: it is in none. It
+    /// serves all the same; a put or a touch ends it.
+    pub quarantined: u64,
+}
+
+impl Entry {
+    /// The entry of a chunk that was just put.
+    pub const fn new(at: Location, epoch: u64) -> Self {
+        Self { at, epoch, quarantined: 0 }
+    }
+
+    /// Whether a touch in `epoch` would change nothing.
+    pub const fn is_touched(&self, epoch: u64) -> bool {
+        self.epoch >= epoch && !self.is_quarantined()
+    }
+
+    /// Whether it is in quarantine.
+    pub const fn is_quarantined(&self) -> bool {
+        self.quarantined != 0
+    }
 }
 
 /// Number and payload bytes of all chunks.
@@ -62,6 +88,34 @@ pub struct Totals {
     pub chunks: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
+    /// Chunks of these that are in quarantine.
+    pub quarantined_chunks: u64,
+    /// Bytes of their payloads.
+    pub quarantined_bytes: u64,
+}
+
+impl Totals {
+    /// `entry` is one more.
+    fn add(&mut self, entry: &Entry) {
+        let bytes = u64::from(entry.at.len);
+        self.chunks += 1;
+        self.bytes += bytes;
+        if entry.is_quarantined() {
+            self.quarantined_chunks += 1;
+            self.quarantined_bytes += bytes;
+        }
+    }
+
+    /// `entry` is no more.
+    fn take(&mut self, entry: &Entry) {
+        let bytes = u64::from(entry.at.len);
+        self.chunks = self.chunks.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if entry.is_quarantined() {
+            self.quarantined_chunks = self.quarantined_chunks.saturating_sub(1);
+            self.quarantined_bytes = self.quarantined_bytes.saturating_sub(bytes);
+        }
+    }
 }
 
 /// What can go wrong with the index.
@@ -120,8 +174,7 @@ pub struct Index {
     known_damaged: Damaged,
     counting: Counting,
     writing: Mutex<()>,
-    total_chunks: AtomicU64,
-    total_bytes: AtomicU64,
+    totals: Mutex<Totals>,
 }
 
 impl Index {
@@ -147,8 +200,7 @@ impl Index {
                 counting: counting.clone(),
                 db,
                 writing: Mutex::new(()),
-                total_chunks: AtomicU64::new(0),
-                total_bytes: AtomicU64::new(0),
+                totals: Mutex::default(),
             })
         };
         // The engine asserts on some kinds of damage. Nothing of it lives on after a panic here.
@@ -177,149 +229,6 @@ impl Index {
     /// See [`IndexError`].
     pub fn get(&self, id: &ChunkId) -> Result<Option<Entry>, IndexError> {
         self.chunks.get(id.as_bytes())?.map(|v| decode_entry(&v)).transpose()
-    }
-
-    /// Adds or replaces entries and moves marks forward, all or nothing. What was damaged is healed by
-    /// its new entry.
-    ///
-    /// # Errors
-    /// See [`IndexError`].
-    pub fn publish(
-        &self,
-        entries: &[(ChunkId, Entry)],
-        marks: &BTreeMap<SegmentId, u64>,
-    ) -> Result<(), IndexError> {
-        let _writing = self.lock();
-        let mut totals = self.totals();
-        let mut seen = HashSet::with_capacity(entries.len());
-        let mut batch = self.db.batch();
-        let mut counted = Vec::with_capacity(entries.len());
-        for (id, entry) in entries {
-            if seen.insert(id) {
-                let here = self.get(id)?.is_some();
-                if !here {
-                    totals.chunks += 1;
-                    totals.bytes += u64::from(entry.at.len);
-                }
-                let damaged = self.known_damaged.contains(id);
-                if damaged {
-                    batch.remove(&self.damaged, id.as_bytes().as_slice());
-                }
-                if !here || damaged {
-                    counted.push((id, entry.at.len));
-                }
-            }
-            batch.insert(&self.chunks, id.as_bytes().as_slice(), encode_entry(entry).as_slice());
-        }
-        for (segment, offset) in marks {
-            batch.insert(
-                &self.marks,
-                segment.0.to_be_bytes().as_slice(),
-                offset.to_le_bytes().as_slice(),
-            );
-        }
-        batch.insert(&self.state, "totals", encode_totals(totals).as_slice());
-        let mut groups = self.counting.change();
-        batch.commit()?;
-        for (id, len) in counted {
-            self.known_damaged.forget(id);
-            groups.add(id, len);
-        }
-        self.store_totals(totals);
-        Ok(())
-    }
-
-    /// Takes out the entries that are still as given: chunks that were put or touched since then stay.
-    /// The number and bytes of those that went.
-    ///
-    /// # Errors
-    /// See [`IndexError`].
-    pub fn remove(&self, entries: &[(ChunkId, Entry)]) -> Result<Totals, IndexError> {
-        let _writing = self.lock();
-        let (mut totals, mut gone) = (self.totals(), Totals::default());
-        let mut batch = self.db.batch();
-        let mut counted = Vec::new();
-        let mut removed = HashSet::new();
-        for (id, entry) in entries {
-            if self.get(id)? != Some(*entry) || !removed.insert(id) {
-                continue;
-            }
-            batch.remove(&self.chunks, id.as_bytes().as_slice());
-            if self.known_damaged.contains(id) {
-                batch.remove(&self.damaged, id.as_bytes().as_slice());
-            } else {
-                counted.push((id, entry.at.len));
-            }
-            gone.chunks += 1;
-            gone.bytes += u64::from(entry.at.len);
-        }
-        totals.chunks = totals.chunks.saturating_sub(gone.chunks);
-        totals.bytes = totals.bytes.saturating_sub(gone.bytes);
-        batch.insert(&self.state, "totals", encode_totals(totals).as_slice());
-        let mut groups = self.counting.change();
-        batch.commit()?;
-        for (id, len) in counted {
-            groups.remove(id, len);
-        }
-        for id in removed {
-            self.known_damaged.forget(id);
-        }
-        self.store_totals(totals);
-        Ok(gone)
-    }
-
-    /// The chunk was read and is right: the disk could not read it for a while.
-    ///
-    /// # Errors
-    /// See [`IndexError`].
-    pub fn note_good(&self, id: &ChunkId) -> Result<(), IndexError> {
-        let _writing = self.lock();
-        let Some(entry) = self.get(id)? else { return Ok(()) };
-        let mut groups = self.counting.change();
-        if self.known_damaged.forget(id) {
-            groups.add(id, entry.at.len);
-            self.damaged.remove(id.as_bytes().as_slice())?;
-        }
-        Ok(())
-    }
-
-    /// The record at `at` is damaged. Durable; nothing happens when the chunk lies elsewhere by now.
-    ///
-    /// # Errors
-    /// See [`IndexError`]. It is known until the next start all the same.
-    pub fn note_damaged(&self, id: &ChunkId, at: Location) -> Result<(), IndexError> {
-        {
-            let _writing = self.lock();
-            if self.get(id)?.is_none_or(|entry| entry.at != at) {
-                return Ok(());
-            }
-            let mut groups = self.counting.change();
-            if !self.known_damaged.note(id) {
-                return Ok(());
-            }
-            groups.remove(id, at.len);
-            self.damaged.insert(id.as_bytes().as_slice(), b"".as_slice())?;
-        }
-        self.sync()
-    }
-
-    /// Stamps chunks with `epoch` where they have an older one.
-    ///
-    /// # Errors
-    /// See [`IndexError`].
-    pub fn touch(&self, ids: &[ChunkId], epoch: u64) -> Result<(), IndexError> {
-        let _writing = self.lock();
-        let mut batch = self.db.batch();
-        for id in ids {
-            if let Some(entry) = self.get(id)?.filter(|e| e.epoch < epoch) {
-                let value = encode_entry(&Entry { epoch, ..entry });
-                batch.insert(&self.chunks, id.as_bytes().as_slice(), value.as_slice());
-            }
-        }
-        if !batch.is_empty() {
-            batch.commit()?;
-        }
-        Ok(())
     }
 
     /// Up to `limit` entries with ids greater than `after`, in order.
@@ -367,15 +276,11 @@ impl Index {
 
     /// Number and bytes of all chunks.
     pub fn totals(&self) -> Totals {
-        Totals {
-            chunks: self.total_chunks.load(Ordering::Relaxed),
-            bytes: self.total_bytes.load(Ordering::Relaxed),
-        }
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn store_totals(&self, totals: Totals) {
-        self.total_chunks.store(totals.chunks, Ordering::Relaxed);
-        self.total_bytes.store(totals.bytes, Ordering::Relaxed);
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
     }
 
     /// The garbage collection epoch that was stored last; 0 when none was.
@@ -423,46 +328,5 @@ impl Index {
 
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn encode_entry(entry: &Entry) -> [u8; ENTRY_LEN] {
-    let mut out = [0; ENTRY_LEN];
-    out[0] = ENTRY_VERSION;
-    out[1..9].copy_from_slice(&entry.at.segment.0.to_le_bytes());
-    out[9..17].copy_from_slice(&entry.at.offset.to_le_bytes());
-    out[17..21].copy_from_slice(&entry.at.len.to_le_bytes());
-    out[21..29].copy_from_slice(&entry.epoch.to_le_bytes());
-    out
-}
-
-fn decode_entry(value: &[u8]) -> Result<Entry, IndexError> {
-    let bytes: &[u8; ENTRY_LEN] = value
-        .try_into()
-        .ok()
-        .filter(|v: &&[u8; ENTRY_LEN]| v[0] == ENTRY_VERSION)
-        .ok_or_else(|| IndexError::Damaged("an entry has an unknown form".into()))?;
-    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    let len = u32::from_le_bytes(bytes[17..21].try_into().expect("4 bytes"));
-    let at = Location { segment: SegmentId(u64_at(1)), offset: u64_at(9), len };
-    Ok(Entry { at, epoch: u64_at(21) })
-}
-
-fn encode_totals(totals: Totals) -> [u8; 16] {
-    let mut out = [0; 16];
-    out[..8].copy_from_slice(&totals.chunks.to_le_bytes());
-    out[8..].copy_from_slice(&totals.bytes.to_le_bytes());
-    out
-}
-
-fn decode_totals(value: &[u8]) -> Result<Totals, IndexError> {
-    let (numbers, []) = value.as_chunks::<8>() else {
-        return Err(IndexError::Damaged("the totals have a wrong length".into()));
-    };
-    match numbers {
-        [chunks, bytes] => {
-            Ok(Totals { chunks: u64::from_le_bytes(*chunks), bytes: u64::from_le_bytes(*bytes) })
-        }
-        _ => Err(IndexError::Damaged("the totals have a wrong length".into())),
     }
 }
