@@ -124,6 +124,6 @@ mod tests {
         filter.insert(&id(1));
         filter.insert(&id(2));
         let hex: String = filter.into_bits().iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "GOLDEN");
+        assert_eq!(hex, "0242120a020a0243");
     }
 }

@@ -149,7 +149,10 @@ impl Heartbeat {
                             report_ms = order.report_ms;
                             ticks = ticker(report_ms);
                         }
-                        self.obey(order).await;
+                        if self.obey(order).await {
+                            // The master waits for nodes to have heard of an epoch.
+                            self.send_report(&reports).await?;
+                        }
                     }
                     None => return Err(Lost::Away("it closed the connection".into())),
                 },
@@ -207,7 +210,8 @@ impl Heartbeat {
         }
     }
 
-    async fn obey(&self, order: pb::NodeOrders) {
+    /// True when it brought a new epoch of garbage collection.
+    async fn obey(&self, order: pb::NodeOrders) -> bool {
         match order.map.as_ref().map(ClusterMap::try_from) {
             None => {}
             Some(Ok(map)) => {
@@ -222,7 +226,12 @@ impl Heartbeat {
             Some(Err(e)) => tracing::warn!("the master sent a map that makes no sense: {e}"),
         }
         let (store, epoch) = (Arc::clone(&self.store), order.gc_epoch);
-        self.store.blocking(move || store.learn_epoch(epoch)).await;
+        let learn = move || {
+            let before = store.epoch();
+            store.learn_epoch(epoch);
+            store.epoch() != before
+        };
+        self.store.blocking(learn).await
     }
 
     async fn say_goodbye(

@@ -97,6 +97,7 @@ impl SessionOp {
 
 type Settled = Box<dyn FnOnce(Result<(), CallError>) + Send>;
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are operations; boxes would cost more")]
 enum Job {
     Op(SessionOp),
     Call { durable: bool, work: Box<dyn FnOnce(&mut Namespace) -> Settled + Send> },
