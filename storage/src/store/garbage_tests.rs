@@ -134,7 +134,7 @@ async fn a_dry_run_a_limit_or_distrust_erases_nothing() {
     let (swept, _) = sweep(rig.store(), dry, &none).await;
     assert_eq!((swept.erased.chunks, rig.store().copies()), (100, 100), "counted, not done");
     assert_eq!(rig.store().status()[0].totals, before);
-    let limited = Plan { quarantine_bytes_max: 20_000, ..plan(9) };
+    let limited = Plan { quarantine_bytes_max: 20_000, erase_from: 9, ..plan(9) };
     let (swept, stopped) = sweep(rig.store(), limited, &none).await;
     assert_eq!(stopped, Some(Stopped::TooMuch(20_000)));
     assert!(swept.quarantined.bytes <= 20_000 && swept.erased.chunks == 0);
