@@ -293,10 +293,7 @@ fn assemble(
     let service = Arc::new(Service {
         format,
         address,
-        data_dir: std::path::absolute(&config.data)
-            .unwrap_or_else(|_| config.data.clone())
-            .display()
-            .to_string(),
+        data_dir: in_full(&config.data),
         started: Instant::now(),
         activity,
         ops,
@@ -310,6 +307,10 @@ fn assemble(
         scans: Arc::new(Semaphore::new(SCANS)),
     });
     Ok(Parts { service, durability, op_thread, sync_thread, tasks, failed })
+}
+
+fn in_full(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// The cluster as it was known before this start.
