@@ -115,6 +115,13 @@ fn at_the_high_water_mark_writing_fails_reading_and_removing_go_on() {
         fs::remove_file(mount.join("too much")).unwrap();
         fs::create_dir(mount.join("metadata has room")).unwrap();
         assert!(!disks_failed(&cluster), "a full disk is not a failed one");
+        // What was removed is collected although the disks are full, and its room taken again.
+        let works = wait_for(Duration::from_secs(60), || {
+            let ran = cluster.cairn(60, &["gc"]);
+            writes(&mount, "again").inspect_err(|e| eprintln!("{e}: {ran}")).is_ok()
+        });
+        assert!(works, "no write succeeds although most of what there was is removed");
+        assert!(fs::read(mount.join("again")).unwrap() == Rng::new(77).bytes(1 << 20));
         cluster.assert_fsck_clean();
     });
 }
