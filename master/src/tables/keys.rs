@@ -238,7 +238,7 @@ pub const fn everything() -> KeyRange {
 /// Whether a row belongs to the file system rather than to the master that serves it: sessions, their
 /// replies and their locks mean nothing to another master, and which backups are kept is no part of one.
 pub fn is_portable(key: &[u8]) -> bool {
-    !matches!(key.first(), None | Some(b'S' | b'r' | b'k' | b'b' | b'M'))
+    !matches!(key.first(), None | Some(b'S' | b'r' | b'k' | b'b'))
 }
 
 /// Whether a row is a high-water mark.
