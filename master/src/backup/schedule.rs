@@ -84,6 +84,7 @@ struct Moment {
     incarnation: u64,
     changes: u64,
     counters: Counters,
+    gc_epoch: u64,
     kept: Vec<(u64, Bytes)>,
 }
 
@@ -171,7 +172,16 @@ impl Schedule {
 
     /// Puts all chunks where they belong and notes their ids.
     async fn store(&self, moment: Moment) -> Result<(pb::BackupRoot, Sent), BackupError> {
-        let Moment { view, generation, taken_unix_ms, incarnation, changes, counters, .. } = moment;
+        let Moment {
+            view,
+            generation,
+            taken_unix_ms,
+            incarnation,
+            changes,
+            counters,
+            gc_epoch,
+            ..
+        } = moment;
         let (chunks, mut cut) = mpsc::channel(AHEAD);
         let chunk_size = self.format.chunk_size;
         let cutting = spawn_blocking(move || cut_all(&view, chunk_size, &chunks));
@@ -204,7 +214,7 @@ impl Schedule {
             replicas: map.replicas,
             min_replicas: map.min_replicas,
             pg_bits: map.pg_bits,
-            gc_epoch: 0,
+            gc_epoch,
             rows,
             bytes,
             chunks: ids.len() as u64,
@@ -300,6 +310,7 @@ fn moment(namespace: &mut Namespace) -> Result<Moment, EngineError> {
         incarnation: namespace.incarnation(),
         changes: namespace.changes_made(),
         counters: namespace.counters(),
+        gc_epoch: namespace.stamps().epoch,
         kept: namespace.backups()?,
     })
 }

@@ -75,6 +75,27 @@ const fn raised(mark: Mark) -> (u64, u64) {
     }
 }
 
+/// What is known to have been, from elsewhere than the rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Least {
+    /// Starts of the master.
+    pub(crate) incarnation: u64,
+    /// Epoch of garbage collection.
+    pub(crate) gc_epoch: u64,
+}
+
+impl Least {
+    const fn of(self, mark: Mark) -> u64 {
+        match mark {
+            Mark::Incarnation => self.incarnation,
+            // The floor is as high as the epoch before: what was stamped for the lost master has to be
+            // verified before anything may refer to it.
+            Mark::GcEpoch | Mark::GcFloor => self.gc_epoch,
+            Mark::Ino | Mark::Segment | Mark::Session | Mark::MapEpoch | Mark::GcReferenced => 0,
+        }
+    }
+}
+
 /// Every mark that is raised.
 const MARKS: [Mark; 7] = [
     Mark::Ino,
@@ -173,8 +194,8 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Everything has come: the marks go in, raised. `least`: incarnations that are known to have been.
-    pub(crate) fn finish(mut self, least: u64) -> Result<Counts, LoadError> {
+    /// Everything has come: the marks go in, raised.
+    pub(crate) fn finish(mut self, least: Least) -> Result<Counts, LoadError> {
         if self.last.is_none() {
             return Err(LoadError::Rows("it has no rows".into()));
         }
@@ -182,9 +203,7 @@ impl<'a> Loader<'a> {
             let key = keys::mark(mark);
             let (raise, first) = raised(mark);
             let mut stored = self.marks.remove(&key).unwrap_or(first);
-            if mark == Mark::Incarnation {
-                stored = stored.max(least);
-            }
+            stored = stored.max(least.of(mark));
             let raised = stored.checked_add(raise).ok_or_else(|| {
                 LoadError::Rows(format!("no {mark:?} number is left above {stored}"))
             })?;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     Head,
     frames::{Frames, Pieces},
-    load::Loader,
+    load::{Least, Loader},
     rows::{Counts, Parser, Rows},
 };
 use crate::{
@@ -68,7 +68,7 @@ fn load(dump: &[u8], into: &dyn Engine) -> Result<Counts, String> {
         }
     }
     frames.check(loader.counts()).map_err(|e| e.to_string())?;
-    loader.finish(0).map_err(|e| e.to_string())
+    loader.finish(Least::default()).map_err(|e| e.to_string())
 }
 
 fn rows(reader: &dyn Reader) -> Vec<Pair> {

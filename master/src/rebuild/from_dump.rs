@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     dump::{
         frames::{DumpError, Frames, altered},
-        load::{LoadError, Loader},
+        load::{Least, LoadError, Loader},
         rows::{Counts, Parser},
     },
     engine::{
@@ -153,7 +153,7 @@ fn fill(
     let mut loader = Loader::new(engine.as_ref(), format.chunk_size);
     read(frames, &mut loader)?;
     frames.check(loader.counts())?;
-    let counts = loader.finish(0)?;
+    let counts = loader.finish(Least::default())?;
     settle(engine, format)?;
     Ok(counts)
 }

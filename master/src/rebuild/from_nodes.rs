@@ -21,7 +21,7 @@ use crate::{
     backup::root,
     dump::{
         Head,
-        load::{LoadError, Loader},
+        load::{Least, LoadError, Loader},
         rows::Parser,
     },
     engine::fjall::{FjallEngine, Options},
@@ -173,7 +173,7 @@ async fn restore_one(
     // What any master has called itself, so that the new one is newer than all.
     let newest =
         nodes.roots.values().map(|r| r.incarnation.max(root::incarnation_of(r.generation)));
-    let least = newest.max().unwrap_or_default();
+    let least = Least { incarnation: newest.max().unwrap_or_default(), gc_epoch: nodes.gc_epoch };
     let (chunks, received) = mpsc::channel(AHEAD);
     let fetching = tokio::spawn(fetch(Arc::clone(nodes), ids.clone(), chunks));
     let (dir, root) = (dir.to_owned(), root.clone());
@@ -222,7 +222,7 @@ fn fill(
     format: &Format,
     root: &pb::BackupRoot,
     ids: &[ChunkId],
-    least: u64,
+    least: Least,
     mut chunks: mpsc::Receiver<Result<Bytes, String>>,
 ) -> Result<(), LoadError> {
     let engine = Arc::new(FjallEngine::open(meta, Options::default())?);
