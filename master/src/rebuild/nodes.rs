@@ -152,7 +152,8 @@ impl Nodes {
         let mut ids = Vec::new();
         for wire in &root.index {
             let id = ChunkId::try_from(wire.as_ref()).map_err(|e| e.to_string())?;
-            ids.extend(root::ids(&self.get(id).await?)?);
+            let lost = |why| format!("the list of its chunks is on no node that answers: {why}");
+            ids.extend(root::ids(&self.get(id).await.map_err(lost)?)?);
         }
         if ids.len() as u64 != root.chunks {
             return Err(format!("{} chunks are listed instead of {}", ids.len(), root.chunks));
