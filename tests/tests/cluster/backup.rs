@@ -212,3 +212,39 @@ fn the_master_dies_with_a_backup_finished_that_no_node_knows() {
 fn the_master_dies_before_older_backups_are_forgotten() {
     master_dies_at(points::BACKUP_ROOTS);
 }
+
+/// Garbage is collected between backups and the loss of the master, and after the restore.
+#[test]
+fn what_is_backed_up_is_no_garbage_and_what_is_garbage_after_a_restore_goes() {
+    within(120, || {
+        let mut cluster = cluster(2, 2);
+        let mut rng = Rng::of_run("backup and garbage");
+        let mount = cluster.mount();
+        make_links(&mount, "link");
+        fs::write(mount.join("kept"), rng.bytes(1_000_000)).unwrap();
+        fs::write(mount.join("garbage"), rng.bytes(3_000_000)).unwrap();
+        wait_for_backup(&cluster);
+        fs::remove_file(mount.join("garbage")).unwrap();
+        wait_for_backup(&cluster);
+        let kept = fs::read(mount.join("kept")).unwrap();
+        mount.unmount();
+        let ran = cluster.cairn(60, &["gc", "--force"]);
+        assert!(ran.ok(), "{ran}");
+        wait_for_backup(&cluster);
+        lose_master(&mut cluster);
+        let ran = restore(&cluster, &[0], &[]);
+        assert!(ran.ok() && !ran.stdout.contains("not whole"), "{ran}");
+        cluster.start_master();
+        cluster.wait_healthy();
+        let mount = cluster.mount();
+        assert!(fs::read(mount.join("kept")).unwrap() == kept);
+        fs::write(mount.join("new"), rng.bytes(500_000)).unwrap();
+        mount.unmount();
+        let ran = cluster.cairn(60, &["gc", "--force"]);
+        assert!(ran.ok(), "{ran}");
+        cluster.assert_sound();
+        wait_for_backup(&cluster);
+        let ran = restore(&cluster, &[0], &["--list"]);
+        assert!(ran.ok() && ran.stdout.contains("whole"), "{ran}");
+    });
+}
