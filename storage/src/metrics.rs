@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use cairn_daemon::metrics::{Registry, registry::Samples};
+use cairn_proto::pb;
 
 use crate::{
     repair::Repair,
@@ -17,6 +18,7 @@ use crate::{
 pub fn registry(store: &Arc<Store>, repair: &Arc<Repair>, connected: Arc<AtomicBool>) -> Registry {
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     requests(&mut registry, store);
+    garbage(&mut registry, store);
     budgets(&mut registry, store);
     disks(&mut registry, store);
     upkeep(&mut registry, store, repair);
@@ -72,6 +74,23 @@ fn requests(registry: &mut Registry, store: &Arc<Store>) {
             samples.put_latency(&[("operation", "put")], &read.activity().puts);
             samples.put_latency(&[("operation", "get")], &read.activity().gets);
         },
+    );
+}
+
+fn garbage(registry: &mut Registry, store: &Arc<Store>) {
+    let mut counter = |name, help, value: fn(&pb::GarbageActivity) -> u64| {
+        let read = Arc::clone(store);
+        registry.counter(name, help, move || value(&read.activity().garbage()));
+    };
+    counter("cairn_storage_gc_sweeps", "Sweeps of garbage collection on this node", |g| g.sweeps);
+    counter("cairn_storage_gc_erased_chunks", "Chunks that were collected", |g| g.chunks_erased);
+    counter("cairn_storage_gc_erased_bytes", "Bytes of chunks that were collected", |g| {
+        g.bytes_erased
+    });
+    counter(
+        "cairn_storage_gc_returned_bytes",
+        "Bytes that were given back to the file systems of the disks",
+        |g| g.bytes_returned,
     );
 }
 
@@ -153,6 +172,11 @@ fn disks(registry: &mut Registry, store: &Arc<Store>) {
     gauge("cairn_storage_disk_chunk_bytes", "Bytes of chunks on the disk", |disk| {
         disk.totals.bytes
     });
+    gauge(
+        "cairn_storage_disk_quarantined_bytes",
+        "Bytes of chunks that nothing refers to and that are about to be collected",
+        |disk| disk.totals.quarantined_bytes,
+    );
     gauge(
         "cairn_storage_disk_failed",
         "1 when the disk has failed and takes no more chunks",
