@@ -4,7 +4,7 @@
 //! daemon. fuser begins every session with the kernel's first request, which comes only once. So it is
 //! given that request, as the supervisor has kept it, over a socket pair; then the connection takes the
 //! socket's place under the same descriptor number. A later daemon is offered only what the first one
-//! agreed to. See `docs/adr/0008-the-mount-survives-its-daemon.md`.
+//! agreed to. See `docs/adr/0009-the-mount-survives-its-daemon.md`.
 
 use std::{
     fs::{self, File},

@@ -59,6 +59,9 @@ fn what_repair_does_is_shown_while_it_has_something_to_do() {
     known.repair_bytes_per_second = 1 << 20;
     known.repair_eta_seconds = 3;
     known.safe_mode = "waiting".to_owned();
+    known.healthy = false;
+    let told = known.clone();
+    model.now.as_mut().unwrap().cluster = Some(told);
     let screen = screen(&model, 120, 24);
     shows(&screen, &["12 lack 3.0 MiB of copies, 1.0 MiB/s, about 3 s left"]);
     shows(&screen, &["12 groups lack copies, safe mode"]);
