@@ -130,7 +130,7 @@ run_suite() {
 }
 
 unit_tests() {
-  cargo test -q --workspace --exclude cairn-tests && cargo test -q -p cairn-tests --lib
+  cargo test -q --workspace --exclude cairn-tests --no-fail-fast && cargo test -q -p cairn-tests --lib
 }
 
 release_build() {

@@ -1,6 +1,7 @@
 //! `cairn status`: what is up, how much is stored, what lacks copies.
 
 mod backup;
+mod garbage;
 pub mod repair;
 pub mod report;
 
@@ -66,6 +67,7 @@ impl StatusReport {
             self.dedup_ratio, self.replication_ratio, self.replicas
         );
         println!("Backup         {}", self.backup.line());
+        println!("Garbage        {}", self.garbage.line());
         println!("Health         {}", self.health());
         if let Some(line) = self.repair.line() {
             println!("Repair         {line}");

@@ -4,8 +4,8 @@ use cairn_proto::{NodeState, pb};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use super::backup::BackupReport;
 use super::repair::RepairReport;
+pub use super::{backup::BackupReport, garbage::GarbageReport};
 use crate::cli::{output::JSON_VERSION, units};
 
 /// The cluster as the master knows it. `cairn status --json`
@@ -65,6 +65,8 @@ pub struct StatusReport {
     pub operations: Vec<OperationReport>,
     /// Backups of the master's metadata into the nodes.
     pub backup: BackupReport,
+    /// What nothing refers to any more, and its collection.
+    pub garbage: GarbageReport,
 }
 
 /// The master's process.
@@ -264,6 +266,7 @@ impl From<pb::StatusResponse> for StatusReport {
             repair,
             operations: status.operations.into_iter().map(OperationReport::from).collect(),
             backup: BackupReport::from(status.backup.unwrap_or_default()),
+            garbage: GarbageReport::from(status.gc.unwrap_or_default()),
             nodes,
         }
     }
