@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -24,8 +25,11 @@ struct Home {
 
 impl Home {
     fn new() -> Self {
+        // Each test of this process gets ports of its own: what is free now, another may take.
+        static HOMES: AtomicU16 = AtomicU16::new(0);
+        let step = HOMES.fetch_add(1, Ordering::Relaxed) * 10;
         let free = |port: u16| (0..3).all(|n| TcpListener::bind(("127.0.0.1", port + n)).is_ok());
-        let start = 30_100 + u16::try_from(std::process::id() % 200).unwrap() * 10;
+        let start = 30_100 + u16::try_from(std::process::id() % 200).unwrap() * 10 + step;
         let port = (start..32_700).step_by(10).find(|p| free(*p)).unwrap();
         Self { place: scratch("home"), port }
     }
