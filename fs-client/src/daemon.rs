@@ -257,9 +257,10 @@ async fn unmount(vfs: &Vfs, mounted: &mut Mounted, at: &str) -> io::Result<()> {
 
 /// What to do about a mount that the kernel refuses, when that is known.
 pub fn remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::ENOENT) => ": is FUSE there? Load it with: modprobe fuse",
-        Some(libc::EACCES | libc::EPERM) => {
+    // By kind: what fusermount3 says comes without a number.
+    match error.kind() {
+        io::ErrorKind::NotFound => ": is FUSE there? Load it with: modprobe fuse",
+        io::ErrorKind::PermissionDenied => {
             ": to mount as an ordinary user, take a directory of your own, install fuse3 (fusermount3), and see that /dev/fuse may be opened"
         }
         _ => "",

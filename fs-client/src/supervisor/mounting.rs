@@ -85,8 +85,10 @@ fn by_helper(settings: &MountSettings) -> io::Result<OwnedFd> {
     let mut helper = Command::new("fusermount3");
     helper.arg("-o").arg(options.join(",")).arg("--").arg(&settings.at);
     helper.env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
-    let mut child =
-        helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = helper.spawn().map_err(|e| {
+        io::Error::new(io::ErrorKind::PermissionDenied, format!("cannot run fusermount3: {e}"))
+    })?;
     drop(theirs);
     let received = receive(&ours);
     let mut said = String::new();

@@ -335,8 +335,8 @@ fn places_that_cannot_be_mounted_on() {
         let ran = run(cairn(&cluster, &logged), Duration::from_secs(60));
         assert!(ran.ok(), "{ran}");
         refused(mount("mnt"), &["is mounted there already", "cairn umount mnt"]);
-        // The daemon dies; the mount that it leaves behind is taken away by the next one.
-        sh(place, 20, "kill -9 $(cat pid)");
+        // Supervisor and daemon die; the mount that they leave behind is taken away by the next.
+        sh(place, 20, "kill -9 $(cat pid) $(pgrep -P $(cat pid))");
         let ran = run(cairn(&cluster, &logged), Duration::from_secs(60));
         assert!(ran.ok() && is_mounted(&mnt), "{ran}");
         is_good(&ran.stderr, &["mnt", "took away a mount whose daemon is gone"]);
