@@ -201,8 +201,10 @@ impl Caretaker {
         let damaged: Vec<NodeId> = self
             .reachable
             .iter()
+            // Not only when it has more: one may be found in the moment in which another is healed.
             .filter(|(id, said)| {
-                before.get(id).is_some_and(|old| old.damaged_chunks < said.damaged_chunks)
+                let told = |said: &Reported| (said.damaged_chunks, said.digest_version);
+                said.damaged_chunks > 0 && before.get(id).is_some_and(|old| told(old) != told(said))
             })
             .map(|(id, _)| *id)
             .collect();
