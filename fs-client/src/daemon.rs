@@ -101,6 +101,26 @@ pub enum DaemonError {
     },
 }
 
+impl DaemonError {
+    /// The kernel refuses to mount at `at`.
+    pub fn mount(at: &Path, why: io::Error) -> Self {
+        let remedy = remedy(&why);
+        Self::Mount { at: at.display().to_string(), why, remedy }
+    }
+}
+
+/// What to do about a mount that the kernel refuses, when that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    // By kind: what fusermount3 says comes without a number.
+    match error.kind() {
+        io::ErrorKind::NotFound => ": is FUSE there? Load it with: modprobe fuse",
+        io::ErrorKind::PermissionDenied => {
+            ": to mount as an ordinary user, take a directory of your own, install fuse3 (fusermount3), and see that /dev/fuse may be opened"
+        }
+        _ => "",
+    }
+}
+
 /// What a daemon has from its supervisor.
 #[derive(Debug)]
 pub struct Inheritance {
@@ -142,8 +162,7 @@ pub async fn serve(
         Ok(mounted) => mounted,
         Err(why) => {
             vfs.session().clone().close().await;
-            let remedy = remedy(&why);
-            return Err(DaemonError::Mount { at, why, remedy });
+            return Err(DaemonError::mount(&settings.mount.at, why));
         }
     };
     let generation = record.generation();
@@ -253,16 +272,4 @@ async fn unmount(vfs: &Vfs, mounted: &mut Mounted, at: &str) -> io::Result<()> {
         return mounting::detach(Path::new(at));
     }
     mounted.ended().await
-}
-
-/// What to do about a mount that the kernel refuses, when that is known.
-pub fn remedy(error: &io::Error) -> &'static str {
-    // By kind: what fusermount3 says comes without a number.
-    match error.kind() {
-        io::ErrorKind::NotFound => ": is FUSE there? Load it with: modprobe fuse",
-        io::ErrorKind::PermissionDenied => {
-            ": to mount as an ordinary user, take a directory of your own, install fuse3 (fusermount3), and see that /dev/fuse may be opened"
-        }
-        _ => "",
-    }
 }

@@ -197,9 +197,7 @@ impl Mount {
             };
             watch::run(&settings.mount, &daemon, ready).map_err(|ended| match ended {
                 Ended::Mounting(why) => {
-                    let remedy = daemon::remedy(&why);
-                    let at = settings.mount.at.display().to_string();
-                    Failure::new(DaemonError::Mount { at, why, remedy }.to_string())
+                    Failure::new(DaemonError::mount(&settings.mount.at, why).to_string())
                 }
                 other => Failure::new(other.to_string()),
             })

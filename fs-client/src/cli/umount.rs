@@ -1,10 +1,9 @@
 //! `cairn umount`: end a mount.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -12,8 +11,6 @@ use cairn_daemon::io_error::explain;
 use clap::Args;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    mount::{UnmountFlags, unmount},
     process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
@@ -21,6 +18,7 @@ use super::{failure::Failure, mount::full_path};
 use crate::{
     fuse::{liveness, mount_table},
     metrics::socket,
+    supervisor::mounting,
 };
 
 /// How long to wait for the daemon to store what is left.
@@ -86,43 +84,24 @@ pub(super) fn clear_dead(mount: &mount_table::Mount, full: &Path) -> Result<(), 
     Ok(())
 }
 
-/// Takes the mount at `full` away, in use or not.
-///
-/// # Errors
-/// When the system refuses.
 fn detach(full: &Path) -> Result<(), Failure> {
-    match unmount(full, UnmountFlags::DETACH) {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM) => helper(full, &["-u", "-z"]),
-        Err(e) => Err(Failure::new(format!("cannot unmount {}: {e}", full.display()))),
-    }
+    mounting::detach(full).map_err(|e| refused(full, &e))
 }
 
 fn take_away(full: &Path) -> Result<(), Failure> {
-    match unmount(full, UnmountFlags::empty()) {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM) => helper(full, &["-u"]),
-        Err(Errno::BUSY) => Err(Failure::new(format!(
+    mounting::take_away(full).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => Failure::new(format!(
             "{} is in use{}: end what uses it and try again, or take it away with: cairn umount --lazy {}",
             full.display(),
             users_of(full),
             full.display()
-        ))),
-        Err(e) => Err(Failure::new(format!("cannot unmount {}: {e}", full.display()))),
-    }
+        )),
+        _ => refused(full, &e),
+    })
 }
 
-/// Ordinary users unmount with FUSE's own program.
-fn helper(full: &Path, options: &[&str]) -> Result<(), Failure> {
-    let output = Command::new("fusermount3").args(options).arg("--").arg(full).output();
-    match output {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(Failure::new(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-        Err(e) => Err(Failure::new(format!(
-            "cannot unmount {} without being root: fusermount3: {e}; install fuse3",
-            full.display()
-        ))),
-    }
+fn refused(full: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("cannot unmount {}: {}", full.display(), explain(error)))
 }
 
 /// The process `cairn mount .. FULL ..`, if it was started with the full path, as the one in the

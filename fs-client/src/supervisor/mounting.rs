@@ -140,15 +140,12 @@ pub fn is_connected(device: impl AsFd) -> bool {
     }
 }
 
-/// Unmounts; fails when the mount is in use.
+/// Unmounts.
 ///
 /// # Errors
-/// What the system says.
+/// `ResourceBusy` when the mount is in use; otherwise what the system says.
 pub fn take_away(at: &Path) -> io::Result<()> {
-    match unmount(at, UnmountFlags::empty()) {
-        Err(Errno::PERM) => helper(at, &["-u", "-q"]),
-        other => Ok(other?),
-    }
+    end(at, UnmountFlags::empty(), &["-u"])
 }
 
 /// Unmounts, in use or not.
@@ -156,13 +153,26 @@ pub fn take_away(at: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says.
 pub fn detach(at: &Path) -> io::Result<()> {
-    match unmount(at, UnmountFlags::DETACH) {
-        Err(Errno::PERM) => helper(at, &["-u", "-q", "-z"]),
+    end(at, UnmountFlags::DETACH, &["-u", "-z"])
+}
+
+fn end(at: &Path, flags: UnmountFlags, options: &[&str]) -> io::Result<()> {
+    match unmount(at, flags) {
+        // Ordinary users unmount with FUSE's own program.
+        Err(Errno::PERM) => helper(at, options),
         other => Ok(other?),
     }
 }
 
 fn helper(at: &Path, options: &[&str]) -> io::Result<()> {
-    let status = Command::new("fusermount3").args(options).arg("--").arg(at).status()?;
-    if status.success() { Ok(()) } else { Err(Errno::BUSY.into()) }
+    let output = Command::new("fusermount3").args(options).arg("--").arg(at).output();
+    let output = output.map_err(|e| {
+        io::Error::new(e.kind(), format!("not as root, and fusermount3: {e}; install fuse3"))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let busy = said.contains("busy");
+    Err(io::Error::new(if busy { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other }, said))
 }

@@ -161,39 +161,35 @@ impl Vfs {
 
     fn finish_open(
         &self,
-        mut hold: Hold,
+        hold: Hold,
         caller: Caller,
         attr: Attr,
         manifest: Option<pb::ManifestPage>,
         mode: OpenMode,
     ) -> Result<Opened, FsError> {
-        hold.opened();
-        if attr.kind() != FileKind::Regular {
-            return Err(FsError::InvalidArgument);
-        }
-        let file = hold.file();
         let known = self.inodes.pages_version(attr.ino);
-        let pages_current = file.opened(attr, manifest, known);
-        let attr = file.merged(attr);
-        let fh = self.handles.add_file(Arc::new(OpenFile::new(hold, mode, caller)));
+        let (open, pages_current) = Self::entered(hold, caller, (attr, known), manifest, mode)
+            .ok_or(FsError::InvalidArgument)?;
+        let attr = open.file().merged(attr);
+        let fh = self.handles.add_file(Arc::new(open));
         Ok(Opened { fh, attr, pages_current })
     }
 
-    /// A handle of an earlier daemon, which is not in the table yet.
+    /// A handle that is not in the table yet of what the master has opened, and whether pages of the
+    /// version `known` are still right; `None` when it is no regular file.
     pub(super) fn entered(
-        &self,
         mut hold: Hold,
         caller: Caller,
-        attr: Attr,
+        (attr, known): (Attr, u64),
         manifest: Option<pb::ManifestPage>,
         mode: OpenMode,
-    ) -> Result<OpenFile, FsError> {
+    ) -> Option<(OpenFile, bool)> {
         hold.opened();
         if attr.kind() != FileKind::Regular {
-            return Err(FsError::Stale);
+            return None;
         }
-        hold.file().opened(attr, manifest, 0);
-        Ok(OpenFile::new(hold, mode, caller))
+        let pages_current = hold.file().opened(attr, manifest, known);
+        Some((OpenFile::new(hold, mode, caller), pages_current))
     }
 
     /// Gives a handle back. What it wrote and nobody flushed is committed; when it was the last of

@@ -104,7 +104,9 @@ impl Vfs {
             let page = manifest.take().flatten();
             let mode: OpenMode = mode_of(handle.flags);
             let own: Hold = self.files.hold(ino);
-            let open = self.entered(own, caller(handle), attr, page, mode)?;
+            // The daemon that knew the kernel's pages is gone.
+            let (open, _) =
+                Self::entered(own, caller(handle), (attr, 0), page, mode).ok_or(FsError::Stale)?;
             if handle.flags & FLAG_LOCKED != 0 {
                 open.lose_lock();
             }
