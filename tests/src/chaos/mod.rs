@@ -13,6 +13,7 @@ pub mod check;
 pub mod client;
 pub mod clock;
 pub mod fault;
+mod garbage;
 pub mod journal;
 pub mod model;
 pub mod rot;
@@ -122,6 +123,8 @@ fn checked(site: &mut Site) -> Vec<String> {
         Ok(findings) => wrong.extend(findings.into_iter().map(|f| format!("fsck: {f}"))),
         Err(e) => wrong.push(format!("fsck: {e}")),
     }
+    wrong.extend(verified(site));
+    wrong.extend(garbage::collected(&site.cluster));
     wrong.extend(verified(site));
     for (name, id) in site.daemons() {
         let Some(taken) = bounds::taken(id) else { continue };
