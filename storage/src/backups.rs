@@ -131,10 +131,14 @@ fn write(directory: &Path, generation: u64, bytes: &[u8]) -> io::Result<()> {
     }
     let path = directory.join(format!("{generation:016x}"));
     let fresh = directory.join(format!("{generation:016x}.new"));
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let fill = || {
+        let mut options = OpenOptions::new();
+        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    // On a full disk nothing half done may stay.
+    fill().inspect_err(|_| _ = fs::remove_file(&fresh))?;
     failpoints::hit(IN_BACKUP);
     fs::rename(&fresh, &path)?;
     File::open(directory)?.sync_all()

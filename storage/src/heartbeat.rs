@@ -158,7 +158,7 @@ impl Heartbeat {
                 },
                 _ = ticks.tick() => self.send_report(&reports).await?,
                 // Clients wait for a map without this node.
-                () = self.store.disk_failure() => self.send_report(&reports).await?,
+                () = self.store.disk_change() => self.send_report(&reports).await?,
             }
         }
     }

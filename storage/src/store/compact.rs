@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, io, ops::Bound, sync::atomic::Ordering};
 
 use cairn_proto::{ChunkError, ChunkId};
 
-use super::{Volume, writer::Move};
+use super::{Volume, volume_state::Core, writer::Move};
 use crate::{
     failpoints::{self, AFTER_REMOVE, BEFORE_REMOVE},
     segment::{
@@ -54,27 +54,29 @@ struct Named {
 /// Gives room back; `tick` hears how much so far and says false to end. Blocks.
 ///
 /// # Errors
-/// `DiskFailed` when the disk fails.
+/// `NoSpace` when the disk is full, `DiskFailed` when it fails.
 pub(super) fn reclaim(
     volume: &Volume,
     tick: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Reclaimed, ChunkError> {
     let mut done = Reclaimed { removed: 0, rewritten: 0, bytes: 0, complete: true };
+    // Another core could name what this one does not.
+    let core = &*volume.core()?;
     // Read before entries are counted: a segment that is sealed in between is not counted whole.
     let mut end = first_unsealed(volume);
-    let mut named = count(volume)?;
+    let mut named = count(volume, core)?;
     if newest_is_wasteful(volume, end, &named)? {
         volume.roll()?;
         end = first_unsealed(volume);
-        named = count(volume)?;
+        named = count(volume, core)?;
     }
-    let failed = |e: &io::Error| volume.failed_to("list the segments of", e);
+    let failed = |e: &io::Error| volume.io_failed("list the segments of", e);
     for id in volume.segments().list_below(end).map_err(|e| failed(&e))? {
         if !tick(done.bytes) {
             done.complete = false;
             break;
         }
-        match one(volume, id, named.get(&id).copied().unwrap_or_default(), &mut done) {
+        match one(volume, core, id, named.get(&id).copied().unwrap_or_default(), &mut done) {
             Ok(()) => {}
             Err(ChunkError::NoSpace) => {
                 tracing::warn!(disk = volume.name(), segment = %id, "no room to rewrite a segment: its dead part stays");
@@ -87,9 +89,13 @@ pub(super) fn reclaim(
 }
 
 /// What entries name of each segment. Entries of segments that are still growing are counted in part.
-fn count(volume: &Volume) -> Result<BTreeMap<SegmentId, Named>, ChunkError> {
+fn count(volume: &Volume, core: &Core) -> Result<BTreeMap<SegmentId, Named>, ChunkError> {
     let mut named: BTreeMap<SegmentId, Named> = BTreeMap::new();
-    for entry in volume.index().entries((Bound::Unbounded, Bound::Unbounded)) {
+    for entry in core.index.entries((Bound::Unbounded, Bound::Unbounded)) {
+        // Who opens the index again waits for this.
+        if volume.is_full() {
+            return Err(ChunkError::NoSpace);
+        }
         let (_, entry) = entry.map_err(|e| volume.index_failed(&e))?;
         let named = named.entry(entry.at.segment).or_default();
         named.entries += 1;
@@ -113,7 +119,7 @@ fn newest_is_wasteful(
 ) -> Result<bool, ChunkError> {
     let reserved = volume.reserved();
     let taken = match volume.segments().get(newest) {
-        Ok(segment) => segment.file.taken().map_err(|e| volume.failed_to("examine", &e))?,
+        Ok(segment) => segment.file.taken().map_err(|e| volume.io_failed("examine", &e))?,
         // There is none yet.
         Err(_) => return Ok(false),
     };
@@ -123,6 +129,7 @@ fn newest_is_wasteful(
 
 fn one(
     volume: &Volume,
+    core: &Core,
     id: SegmentId,
     named: Named,
     done: &mut Reclaimed,
@@ -130,14 +137,14 @@ fn one(
     let segment = match volume.segments().get(id) {
         Ok(segment) => segment,
         Err(SegmentError::Io(e)) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(volume.failed_to("open a segment of", &e));
+            return Err(volume.io_failed("open a segment of", &e));
         }
         // What cannot be read is not ours to remove.
         Err(_) => return Ok(()),
     };
-    let taken = segment.file.taken().map_err(|e| volume.failed_to("examine", &e))?;
+    let taken = segment.file.taken().map_err(|e| volume.io_failed("examine", &e))?;
     if named.entries == 0 {
-        remove(volume, id)?;
+        remove(volume, core, id)?;
         done.removed += 1;
         done.bytes += taken;
         return Ok(());
@@ -145,8 +152,8 @@ fn one(
     if !is_wasteful(named.bytes, taken, WASTE_MIN) {
         return Ok(());
     }
-    if rewrite(volume, &segment, named)? {
-        remove(volume, id)?;
+    if rewrite(volume, core, &segment, named)? {
+        remove(volume, core, id)?;
         done.rewritten += 1;
         done.bytes += taken.saturating_sub(named.bytes);
     } else {
@@ -156,22 +163,27 @@ fn one(
 }
 
 /// The file of a segment that no entry names.
-fn remove(volume: &Volume, id: SegmentId) -> Result<(), ChunkError> {
-    volume.index().forget_segment(id).map_err(|e| volume.index_failed(&e))?;
+fn remove(volume: &Volume, core: &Core, id: SegmentId) -> Result<(), ChunkError> {
+    core.index.forget_segment(id).map_err(|e| volume.index_failed(&e))?;
     failpoints::hit(BEFORE_REMOVE);
-    volume.segments().remove(id).map_err(|e| volume.failed_to("remove a segment of", &e))?;
+    volume.segments().remove(id).map_err(|e| volume.io_failed("remove a segment of", &e))?;
     failpoints::hit(AFTER_REMOVE);
     Ok(())
 }
 
 /// Copies what entries name of a segment; true when that was everything.
-fn rewrite(volume: &Volume, segment: &Segment, named: Named) -> Result<bool, ChunkError> {
-    let unreadable = |e: &io::Error| volume.failed_to("read", e);
+fn rewrite(
+    volume: &Volume,
+    core: &Core,
+    segment: &Segment,
+    named: Named,
+) -> Result<bool, ChunkError> {
+    let unreadable = |e: &io::Error| volume.io_failed("read", e);
     let mut scan = Scan::new(segment, HEADER_LEN, true).map_err(|e| unreadable(&e))?;
     let (mut found, mut bytes, mut moves) = (0, 0, Vec::new());
     while let Some(record) = scan.next_record().map_err(|e| unreadable(&e))? {
         let id: ChunkId = record.frame.id;
-        let Some(entry) = volume.entry(&id)?.filter(|entry| entry.at == record.at) else {
+        let Some(entry) = volume.entry_in(core, &id)?.filter(|entry| entry.at == record.at) else {
             continue;
         };
         // A damaged chunk keeps its segment until it is healed.

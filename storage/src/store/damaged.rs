@@ -51,6 +51,11 @@ impl Damaged {
         was
     }
 
+    /// All of them.
+    pub fn ids(&self) -> Vec<ChunkId> {
+        self.lock().iter().copied().collect()
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         if self.any.load(Ordering::Acquire) { self.lock().len() as u64 } else { 0 }

@@ -11,17 +11,20 @@ impl Store {
     /// one given, and the number and bytes of the chunks that went. Blocks.
     ///
     /// # Errors
-    /// `DiskFailed` when an index cannot be written.
+    /// `NoSpace` when a disk is full, `DiskFailed` when an index cannot be used.
     pub fn drop_copies(&self, chunks: &[(ChunkId, u64)]) -> Result<Totals, ChunkError> {
         let floor = self.floor.load(Ordering::Acquire);
         let mut gone = Totals::default();
         for volume in &self.volumes {
+            let core = volume.core()?;
+            let floor = floor.max(core.floor);
             let mut entries = Vec::new();
             for (id, stamp) in chunks {
-                let entry = volume.entry(id)?.filter(|entry| entry.epoch.max(floor) <= *stamp);
+                let entry = volume.entry_in(&core, id)?;
+                let entry = entry.filter(|entry| entry.epoch.max(floor) <= *stamp);
                 entries.extend(entry.map(|entry| (*id, entry)));
             }
-            let here = volume.remove(&entries)?;
+            let here = volume.remove(&core, &entries)?;
             gone.chunks += here.chunks;
             gone.bytes += here.bytes;
         }
@@ -35,12 +38,12 @@ impl Store {
                 let mut others = self.volumes.iter().enumerate().filter(|(other, _)| *other != n);
                 volume.is_damaged(id) && others.any(|(_, other)| other.read_verified(id).is_ok())
             };
-            let entries = ids
-                .iter()
-                .filter(healed)
-                .filter_map(|id| volume.entry(id).ok().flatten().map(|entry| (*id, entry)));
+            let Ok(core) = volume.core() else { continue };
+            let entries = ids.iter().filter(healed).filter_map(|id| {
+                volume.entry_in(&core, id).ok().flatten().map(|entry| (*id, entry))
+            });
             let entries: Vec<_> = entries.collect();
-            if !entries.is_empty() && volume.remove(&entries).is_ok() {
+            if !entries.is_empty() && volume.remove(&core, &entries).is_ok() {
                 tracing::info!(
                     chunks = entries.len(),
                     "damaged copies are gone: another disk has good ones"

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::disk::{Disk, fault::Random};
 
-const PG_BITS: u32 = 3;
+pub(super) const PG_BITS: u32 = 3;
 
-fn plan(epoch: u64) -> Plan {
+pub(super) fn plan(epoch: u64) -> Plan {
     Plan {
         epoch,
         floor: epoch - 1,
@@ -32,7 +32,7 @@ fn plan(epoch: u64) -> Plan {
 }
 
 /// One sweep on a thread that may block, as the service has it.
-async fn sweep(
+pub(super) async fn sweep(
     store: &Arc<Store>,
     plan: Plan,
     live: &HashSet<ChunkId>,
@@ -54,7 +54,7 @@ async fn sweep(
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-fn ids(seeds: impl Iterator<Item = u64>) -> HashSet<ChunkId> {
+pub(super) fn ids(seeds: impl Iterator<Item = u64>) -> HashSet<ChunkId> {
     seeds.map(|seed| chunk(seed).0).collect()
 }
 
@@ -67,7 +67,7 @@ fn taken(rig: &Rig) -> u64 {
     rig.disks.iter().map(|disk| disk.space().unwrap()).map(|s| s.capacity - s.free).sum()
 }
 
-fn damaged(rig: &Rig) -> u64 {
+pub(super) fn damaged(rig: &Rig) -> u64 {
     let mut damaged = 0;
     rig.store()
         .verify(|c| {

@@ -3,7 +3,7 @@
 //! Two nodes with the same digest of a group hold the same chunks of it. A chunk counts once, on however
 //! many disks it lies, and only while some disk that works has a copy that is not known to be damaged.
 //!
-//! In memory only. At the start, and after a disk has failed, nothing is known: [`Groups::count`] reads
+//! In memory only. At the start, and after a disk has failed or come back, nothing is known: [`Groups::count`] reads
 //! the indexes, a range at a time. From then on every change of an index is told here ([`Counts`]).
 //! Groups are kept by [`BITS`] bits, the most there can be, and folded into the size that is asked for.
 //!
@@ -124,7 +124,14 @@ impl Groups {
 
     /// A disk's copies count no more: everything is counted again.
     pub fn forget(&self) {
-        self.lock().fill(None);
+        self.forget_while(|| ());
+    }
+
+    /// As [`Groups::forget`], while `change` makes a disk's copies be looked up elsewhere, or not at all.
+    pub fn forget_while(&self, change: impl FnOnce()) {
+        let mut buckets = self.lock();
+        change();
+        buckets.fill(None);
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -314,7 +321,8 @@ mod tests {
         // Removed, and not removed because it is no longer as it was.
         for seed in 200..220 {
             let (disk, entry) = entry_of(rig.store(), seed);
-            let index = rig.store().volumes[disk].index();
+            let core = rig.store().volumes[disk].core().unwrap();
+            let index = &core.index;
             let other = crate::store::index::Entry { epoch: entry.epoch + 1, ..entry };
             assert_eq!(index.remove(&[(chunk(seed).0, other)]).unwrap().chunks, 0);
             assert_eq!(index.remove(&[(chunk(seed).0, entry)]).unwrap().chunks, 1);
@@ -358,7 +366,7 @@ mod tests {
             let (id, _) = chunk(seed);
             for volume in &rig.store().volumes {
                 if let Some(entry) = volume.good_entry(&id).filter(|_| random.below(2) == 0) {
-                    volume.index().remove(&[(id, entry)]).unwrap();
+                    volume.core().unwrap().index.remove(&[(id, entry)]).unwrap();
                 }
             }
             assert_eq!(rig.store().groups().digests(16).unwrap().0, expected(&rig, 16).await);
@@ -368,7 +376,7 @@ mod tests {
             let (id, _) = chunk(seed);
             for volume in &rig.store().volumes {
                 if let Some(entry) = volume.good_entry(&id) {
-                    volume.index().remove(&[(id, entry)]).unwrap();
+                    volume.core().unwrap().index.remove(&[(id, entry)]).unwrap();
                 }
             }
         }

@@ -46,11 +46,14 @@ impl Store {
         let floor = self.floor.load(Ordering::Acquire);
         let mut merged: BTreeMap<ChunkId, Listed> = BTreeMap::new();
         for volume in &self.volumes {
-            for (id, entry) in volume.page(after, limit)? {
+            let core = volume.core()?;
+            let floor = floor.max(core.floor);
+            for (id, entry) in volume.page_of(&core, after, limit)? {
                 if before.is_some_and(|before| id >= *before) {
                     break;
                 }
-                let (epoch, uncounted) = (entry.epoch.max(floor), !volume.counts(&id, &entry));
+                let (epoch, uncounted) =
+                    (entry.epoch.max(floor), !volume.counts(&core, &id, &entry));
                 let new = Listed { id, len: entry.at.len, epoch, uncounted };
                 let listed = merged.entry(id).or_insert(new);
                 listed.epoch = listed.epoch.max(epoch);

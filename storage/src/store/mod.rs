@@ -2,7 +2,8 @@
 //!
 //! A file per verb: [`put`](Store::put), [`get`](Store::get), [`have`](Store::have),
 //! [`list`](Store::list), [`verify`](Store::verify). Below it: [`volume`] (one directory), [`writer`]
-//! (its thread: append, one sync for a group, index, answer), [`index`], [`recovery`].
+//! (its thread: append, one sync for a group, index, answer), [`index`], [`recovery`], [`reopen`] (of a
+//! disk that was full).
 //!
 //! A chunk lives on the directory that its id picks among those that work and have room; whoever looks
 //! for it looks at all of them.
@@ -24,12 +25,16 @@ pub mod index;
 pub mod list;
 mod put;
 pub mod recovery;
+mod reopen;
+#[cfg(test)]
+mod reopen_tests;
 pub mod scrub;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
 mod verify;
 pub mod volume;
+pub mod volume_state;
 pub mod writer;
 
 use std::sync::{
@@ -95,6 +100,7 @@ impl Store {
     pub fn new(volumes: Vec<Volume>, limits: StoreLimits) -> (Self, oneshot::Receiver<()>) {
         let (gone, is_gone) = oneshot::channel();
         let epoch = volumes.iter().map(Volume::epoch).max().unwrap_or(0).max(1);
+        volumes.iter().for_each(|volume| volume.learn(epoch));
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let kib = |bytes: u64| usize::try_from(bytes / KIB).unwrap_or(Semaphore::MAX_PERMITS);
         let groups = Arc::clone(volumes[0].groups());
@@ -172,7 +178,7 @@ impl Store {
     pub fn learn_epoch(&self, epoch: u64) {
         let _change = self.epoch_change.lock().unwrap_or_else(PoisonError::into_inner);
         if epoch > self.epoch() {
-            // A disk that cannot has been marked as failed by this; the others carry the number.
+            // A disk that cannot has been marked as failed, or full, by this; the others carry the number.
             let stored = self.volumes.iter().filter(|v| v.store_epoch(epoch).is_ok()).count();
             if stored == 0 {
                 return;
@@ -210,10 +216,10 @@ impl Store {
         self.volumes.iter().map(Volume::status).collect()
     }
 
-    /// Returns once after each failure of a disk. Cancel-safe; for one who waits.
-    pub async fn disk_failure(&self) {
-        let failures = self.volumes.iter().map(|volume| Box::pin(volume.failure()));
-        select_all(failures).await;
+    /// Returns once after a disk has failed, filled up, or come back. Cancel-safe; for one who waits.
+    pub async fn disk_change(&self) {
+        let changes = self.volumes.iter().map(|volume| Box::pin(volume.change()));
+        select_all(changes).await;
     }
 
     /// Runs other blocking work on the bounded threads that reads use.

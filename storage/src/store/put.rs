@@ -113,8 +113,11 @@ impl Store {
         // Also of chunks that are stored: the answer must not depend on what others have put.
         self.check_data(id, data)?;
         for volume in &self.volumes {
-            if volume.touch(id, epoch)?.is_some() {
-                return Ok(Put::Known);
+            match volume.touch(id, epoch) {
+                Ok(Some(_)) => return Ok(Put::Known),
+                // Its stamp cannot be stored there: another disk may take the chunk.
+                Ok(None) | Err(ChunkError::NoSpace) => {}
+                Err(e) => return Err(e),
             }
         }
         Err(ChunkError::NotFound)

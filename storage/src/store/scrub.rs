@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_proto::{ChunkError, ChunkId, pb};
 
-use super::{Store, Volume, index::IndexError};
+use super::{Store, Volume};
 
 /// How far a disk is. Stored in its index, so that a restart goes on where the last run was.
 ///
@@ -195,9 +195,14 @@ impl Volume {
         *self.pass.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn set_pass(&self, pass: Pass, durable: bool) -> Result<(), IndexError> {
+    fn set_pass(&self, pass: Pass, durable: bool) -> Result<(), ChunkError> {
         *self.pass.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = pass;
-        if durable { self.index().store_scrub(&pass.encode()) } else { Ok(()) }
+        // It can wait for room.
+        if !durable || self.index_room().is_err() {
+            return Ok(());
+        }
+        let stored = self.core()?.index.store_scrub(&pass.encode());
+        stored.map_err(|e| self.index_failed(&e))
     }
 }
 

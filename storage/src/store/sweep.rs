@@ -5,6 +5,7 @@
 //! Everything is decided for each entry under the index's lock, so a chunk is either touched before the
 //! decision, and stays, or gone when it is asked for. A node that was started counts everything as
 //! touched in the first epoch that it learned: touches and quarantines of earlier runs may have been lost.
+//! The same holds for a disk whose index was opened again ([`super::reopen`]). A full disk is left out.
 //!
 //! Order of an erasure: the index without the entry, durable; tombstones, durable; holes. See
 //! [`crate::segment::erase`]. Room is given back by [`super::compact`] afterwards.
@@ -23,6 +24,7 @@ use super::{
     Store, Volume, compact,
     groups::ids_of,
     index::{Change, Entry},
+    volume_state::Core,
 };
 use crate::{
     failpoints::{self, AFTER_ERASE, AFTER_ERASE_SYNC},
@@ -130,8 +132,16 @@ pub struct Sweep {
     /// Everything counts as touched in this epoch at least.
     started_in: u64,
     swept: Swept,
-    /// By volume: erased in the index, not yet on disk.
-    waiting: Vec<Vec<(ChunkId, Location)>>,
+    /// By volume.
+    waiting: Vec<Waiting>,
+}
+
+/// Erased in the index, not yet on disk.
+#[derive(Default)]
+struct Waiting {
+    /// Number of the core in which they are erased. Another may have them again.
+    core: u64,
+    records: Vec<(ChunkId, Location)>,
 }
 
 /// What a store knows of its sweeps.
@@ -188,7 +198,7 @@ impl Sweep {
             plan,
             started_in: store.floor.load(Ordering::Acquire),
             swept: Swept::default(),
-            waiting: store.volumes.iter().map(|_| Vec::new()).collect(),
+            waiting: store.volumes.iter().map(|_| Waiting::default()).collect(),
         })
     }
 
@@ -204,7 +214,7 @@ impl Sweep {
     pub fn group(&mut self, group: Group, filter: &GarbageFilter) -> Result<(), Stopped> {
         let store = Arc::clone(&self.store);
         for (number, volume) in store.volumes.iter().enumerate() {
-            if !volume.has_failed() {
+            if !volume.has_failed() && !volume.is_full() {
                 self.group_on(number, volume, group, filter)?;
             }
         }
@@ -223,14 +233,15 @@ impl Sweep {
         let end =
             before.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.as_bytes()[..]));
         let mut after = after;
+        let core = volume.core().map_err(Stopped::Disk)?;
         loop {
             let from =
                 after.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.as_bytes()[..]));
-            let page: Result<Vec<_>, _> = volume.index().entries((from, end)).take(STEP).collect();
+            let page: Result<Vec<_>, _> = core.index.entries((from, end)).take(STEP).collect();
             let page = page.map_err(|e| Stopped::Disk(volume.index_failed(&e)))?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(*last);
-            self.decide(number, volume, &page, filter)?;
+            self.decide(number, volume, &core, &page, filter)?;
         }
     }
 
@@ -238,12 +249,13 @@ impl Sweep {
         &mut self,
         number: usize,
         volume: &Volume,
+        core: &Core,
         page: &[(ChunkId, Entry)],
         filter: &GarbageFilter,
     ) -> Result<(), Stopped> {
         let mut suspects = Vec::new();
         for (id, entry) in page {
-            match self.verdict(entry, filter.contains(id)) {
+            match self.verdict(core, entry, filter.contains(id)) {
                 // What is kept as it is needs no lock; it cannot become less worth keeping.
                 Verdict::Live => self.swept.live.add(entry),
                 Verdict::Young => self.swept.young.add(entry),
@@ -254,7 +266,7 @@ impl Sweep {
         }
         if self.plan.dry_run {
             for (id, entry) in &suspects {
-                let verdict = self.verdict(entry, filter.contains(id));
+                let verdict = self.verdict(core, entry, filter.contains(id));
                 self.count(verdict, entry);
             }
             return Ok(());
@@ -262,8 +274,8 @@ impl Sweep {
         let ids: Vec<_> = suspects.into_iter().map(|(id, _)| id).collect();
         let (mut erased, mut too_much) = (Vec::new(), false);
         volume.index_room().map_err(Stopped::Disk)?;
-        let revised = volume.index().revise(&ids, |id, entry| {
-            let change = self.change(entry, filter.contains(id));
+        let revised = core.index.revise(&ids, |id, entry| {
+            let change = self.change(core, entry, filter.contains(id));
             too_much |= change.is_none();
             if change == Some(Change::Erase) {
                 erased.push((*id, entry.at));
@@ -274,8 +286,12 @@ impl Sweep {
         if !erased.is_empty() {
             failpoints::hit(AFTER_ERASE);
         }
-        self.waiting[number].append(&mut erased);
-        if self.waiting[number].len() >= WAITING {
+        if self.waiting[number].core != core.number {
+            self.waiting[number] = Waiting { core: core.number, records: Vec::new() };
+            self.store.sweeping.reclaim_due.store(true, Ordering::Release);
+        }
+        self.waiting[number].records.append(&mut erased);
+        if self.waiting[number].records.len() >= WAITING {
             self.bury(number)?;
         }
         if too_much {
@@ -285,8 +301,8 @@ impl Sweep {
     }
 
     /// What happens to an entry, counted; `None`: more than may be would be quarantined.
-    fn change(&mut self, entry: &Entry, referred: bool) -> Option<Change> {
-        let verdict = self.verdict(entry, referred);
+    fn change(&mut self, core: &Core, entry: &Entry, referred: bool) -> Option<Change> {
+        let verdict = self.verdict(core, entry, referred);
         let bytes = self.swept.quarantined.bytes + u64::from(entry.at.len);
         if verdict == Verdict::Quarantine && bytes > self.plan.quarantine_bytes_max {
             return None;
@@ -300,17 +316,18 @@ impl Sweep {
         })
     }
 
-    fn verdict(&self, entry: &Entry, referred: bool) -> Verdict {
+    fn verdict(&self, core: &Core, entry: &Entry, referred: bool) -> Verdict {
         let Plan { epoch, floor, erase_from, .. } = self.plan;
         if referred {
             return if entry.is_quarantined() { Verdict::Restore } else { Verdict::Live };
         }
-        if entry.epoch.max(self.started_in) >= floor {
+        let settled = self.started_in.max(core.floor);
+        if entry.epoch.max(settled) >= floor {
             return Verdict::Young;
         }
         // A quarantine of an earlier run may have been ended by a touch that was lost; one of a cycle
         // that was not trusted proves nothing.
-        let trusted = entry.quarantined > self.started_in && entry.quarantined >= erase_from;
+        let trusted = entry.quarantined > settled && entry.quarantined >= erase_from;
         match (trusted, entry.quarantined < epoch) {
             (true, true) => Verdict::Erase,
             (true, false) => Verdict::Waiting,
@@ -332,12 +349,23 @@ impl Sweep {
 
     /// Gives the room of erased records back, as far as that goes in place.
     fn bury(&mut self, number: usize) -> Result<(), Stopped> {
-        let records = std::mem::take(&mut self.waiting[number]);
+        let number_of_core = self.waiting[number].core;
+        let records = std::mem::take(&mut self.waiting[number].records);
         if records.is_empty() {
             return Ok(());
         }
         let volume = &self.store.volumes[number];
-        volume.index().sync().map_err(|e| Stopped::Disk(volume.index_failed(&e)))?;
+        let due = &self.store.sweeping.reclaim_due;
+        // Held to the end: the index is not made anew from segments that change.
+        let core = volume.core().ok().filter(|core| core.number == number_of_core);
+        let Some(core) = core.filter(|_| !volume.is_full()) else {
+            due.store(true, Ordering::Release);
+            return Ok(());
+        };
+        if let Err(e) = core.index.sync() {
+            due.store(true, Ordering::Release);
+            return Err(Stopped::Disk(volume.index_failed(&e)));
+        }
         failpoints::hit(AFTER_ERASE_SYNC);
         match erase(volume.segments(), &records) {
             Ok(bytes) => {
@@ -346,7 +374,7 @@ impl Sweep {
             }
             // The room comes back when the segments are rewritten.
             Err(SegmentError::Io(e)) if is_full(&e) => {
-                self.store.sweeping.reclaim_due.store(true, Ordering::Release);
+                due.store(true, Ordering::Release);
             }
             // The chunks are gone all the same. A sync that failed ends the disk for puts, as ever.
             Err(e) => return Err(Stopped::Disk(volume.failed_to("erase chunks on", &e))),
@@ -377,6 +405,10 @@ impl Sweep {
             return Ok(());
         }
         for volume in store.volumes.iter().filter(|volume| !volume.has_failed()) {
+            if volume.is_full() {
+                due.store(true, Ordering::Release);
+                continue;
+            }
             let before = self.swept.returned_bytes;
             let swept = &mut self.swept;
             let reclaimed = compact::reclaim(volume, &mut |returned| {

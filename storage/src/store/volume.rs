@@ -1,15 +1,15 @@
 //! [`Volume`]: one data directory at work: its segments, its index, its writer thread.
 //!
-//! A volume whose disk has failed takes no more puts and is read as far as it goes.
+//! A volume whose disk has failed takes no more puts and is read as far as it goes. One whose disk is full
+//! is read, and takes puts again when there is room: see [`super::volume_state`].
 
 use std::{
     fmt::Display,
     io,
-    ops::Bound,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
 };
@@ -17,14 +17,15 @@ use std::{
 use bytes::Bytes;
 use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, ChunkId};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
     groups::{Groups, Holder},
-    index::{Counting, Entry, Index, IndexError, Totals},
+    index::{Counting, Entry, IndexError, Totals},
     recovery::{Recovered, RecoveryError, recover},
     scrub::Pass,
+    volume_state::{Core, Parts, VolumeState},
     writer::{self, Job, Move, Outcome, QUEUE_LEN},
 };
 use crate::{
@@ -36,9 +37,6 @@ use crate::{
         writer::{Record, SegmentShape},
     },
 };
-
-/// Bytes that the index needs to be free for its background work.
-const INDEX_ROOM: u64 = 64 * 1024 * 1024;
 
 /// What a volume is made of.
 pub struct VolumeSetup {
@@ -58,24 +56,6 @@ pub struct VolumeSetup {
     pub fs: Uuid,
     /// Told which chunks count; the same for all directories of a node.
     pub counting: Counting,
-}
-
-/// The part that the writer thread shares with everybody else.
-pub struct VolumeState {
-    pub(super) name: String,
-    pub(super) set: Arc<SegmentSet>,
-    pub(super) index: Index,
-    counting: Counting,
-    pub(super) reserve: u64,
-    /// Bytes of the newest segment that are allocated and unused.
-    pub(super) allocated: AtomicU64,
-    /// Number of the first segment that is not sealed.
-    pub(super) first_unsealed: AtomicU64,
-    pub(super) failed: AtomicBool,
-    /// Syncs of new chunks.
-    pub(super) syncs: Latency,
-    /// Told once, when the disk fails.
-    failure: Notify,
 }
 
 /// See the module.
@@ -99,53 +79,6 @@ pub struct VolumeStatus {
     pub failed: bool,
 }
 
-impl VolumeState {
-    /// The disk is not to be used for puts any more; the error to answer.
-    pub(super) fn fail(&self, action: &str, error: &dyn Display) -> ChunkError {
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::error!(
-                disk = %self.name,
-                "cannot {action} this disk: {error}. It takes no more chunks; the others go on. \
-                 Replace the disk, or check it and start the node again"
-            );
-            self.counting.groups.forget();
-            self.failure.notify_one();
-        }
-        ChunkError::DiskFailed
-    }
-
-    pub(super) fn look_up(&self, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
-        self.index.get(id).map_err(|e| self.fail("read the index of", &e))
-    }
-
-    /// Whether the index may be written to. It could not go on after a write that found the disk full,
-    /// so what can wait is not tried when something else has used up most of the reserve.
-    pub(super) fn index_room(&self) -> Result<(), ChunkError> {
-        let least = (self.reserve / 2).min(INDEX_ROOM);
-        let space = self.space().map_err(|e| self.fail("ask for free space on", &e))?;
-        if space.free < least { Err(ChunkError::NoSpace) } else { Ok(()) }
-    }
-
-    fn entry_counts(&self, id: &ChunkId, entry: &Entry) -> bool {
-        !self.failed.load(Ordering::Acquire)
-            && !entry.is_quarantined()
-            && !self.index.damaged().contains(id)
-    }
-
-    pub(super) fn touch(&self, id: &ChunkId, epoch: u64) -> Result<Option<Entry>, ChunkError> {
-        match self.look_up(id)? {
-            Some(entry) if entry.is_touched(epoch) => return Ok(Some(entry)),
-            Some(_) => self.index_room()?,
-            None => return Ok(None),
-        }
-        self.index.touch(id, epoch).map_err(|e| self.fail("write the index of", &e))
-    }
-
-    pub(super) fn space(&self) -> io::Result<Space> {
-        self.set.disk().space()
-    }
-}
-
 impl Volume {
     /// Recovers what is there and starts the writer thread. Blocks.
     ///
@@ -156,19 +89,18 @@ impl Volume {
         let Recovered { index, writer } =
             recover(&set, &setup.index_dir, setup.index_cache, setup.shape, &setup.counting)?;
         let capacity = set.disk().space()?.capacity;
-        let state = Arc::new(VolumeState {
+        let pass = index.scrub().ok().flatten().unwrap_or_default();
+        let state = Arc::new(VolumeState::new(Parts {
             name: setup.name,
             set,
             index,
             counting: setup.counting,
+            index_dir: setup.index_dir,
+            index_cache: setup.index_cache,
+            shape: setup.shape,
             reserve: setup.reserve.unwrap_or_else(|| capacity::default_reserve(capacity)),
-            allocated: AtomicU64::new(0),
-            first_unsealed: AtomicU64::new(writer.first_unsealed().0),
-            failed: AtomicBool::new(false),
-            syncs: Latency::default(),
-            failure: Notify::new(),
-        });
-        let pass = state.index.scrub().ok().flatten().unwrap_or_default();
+        }));
+        state.tell(&writer);
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
@@ -222,14 +154,19 @@ impl Volume {
         self.state.index_room()
     }
 
-    /// The disk is given up because of its index; the error to answer.
+    /// The disk is given up because of its index, or is full; the error to answer.
     pub(super) fn index_failed(&self, error: &IndexError) -> ChunkError {
-        self.state.fail("use the index of", error)
+        self.state.index_failed("use the index of", error)
     }
 
     /// The disk is given up; the error to answer.
     pub(super) fn failed_to(&self, action: &str, error: &dyn Display) -> ChunkError {
         self.state.fail(action, error)
+    }
+
+    /// The same for an error of the disk, which may be full.
+    pub(super) fn io_failed(&self, action: &str, error: &io::Error) -> ChunkError {
+        self.state.io_failed(action, error)
     }
 
     /// Its segments.
@@ -260,7 +197,11 @@ impl Volume {
         if self.has_failed() {
             return Err(ChunkError::DiskFailed);
         }
-        let space = self.state.space().map_err(|e| self.state.fail("ask for free space on", &e))?;
+        if self.is_full() {
+            return Err(ChunkError::NoSpace);
+        }
+        let asked = self.state.space();
+        let space = asked.map_err(|e| self.state.io_failed("ask for free space on", &e))?;
         let allocated = self.state.allocated.load(Ordering::Relaxed);
         if capacity::room(space, allocated, self.state.reserve) < bytes {
             return Err(ChunkError::NoSpace);
@@ -270,86 +211,93 @@ impl Volume {
 
     /// The entry of a chunk whose bytes are not known to be damaged.
     pub fn good_entry(&self, id: &ChunkId) -> Option<Entry> {
-        if self.has_failed() || self.state.index.damaged().contains(id) {
+        let core = self.state.core().ok().filter(|_| !self.has_failed())?;
+        if core.index.damaged().contains(id) {
             return None;
         }
-        self.state.look_up(id).ok().flatten()
+        self.state.entry_in(&core, id).ok().flatten()
     }
 
     /// Stamps a chunk with `epoch`; its entry, unless it is not here, or damaged.
     ///
     /// # Errors
-    /// `DiskFailed` when the index cannot be written.
+    /// `NoSpace` when the stamp cannot be stored now, `DiskFailed` when the index cannot be written.
     pub fn touch(&self, id: &ChunkId, epoch: u64) -> Result<Option<Entry>, ChunkError> {
-        if self.has_failed() || self.state.index.damaged().contains(id) {
-            return Ok(None);
-        }
-        self.state.touch(id, epoch)
+        if self.has_failed() { Ok(None) } else { self.state.touch(id, epoch) }
     }
 
     /// Reads a chunk; its hash is not checked. Works on failed disks as far as it goes.
     ///
     /// # Errors
-    /// `NotFound` or `Damaged`.
+    /// `NotFound`, `Damaged`, or `DiskFailed` when it is not known what is here.
     pub fn read(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
-        if self.is_damaged(id) {
+        let core = self.state.core()?;
+        if core.index.damaged().contains(id) {
             return Err(ChunkError::Damaged);
         }
-        self.read_where(id, |_| true)
+        self.read_where(&core, id, |_| true)
     }
 
     /// Reads a chunk and checks its hash, whatever is known of it.
     ///
     /// # Errors
-    /// `NotFound` or `Damaged`.
+    /// As for [`Volume::read`].
     pub fn read_verified(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
-        let data = self.read_where(id, |data| id.verify(data))?;
-        if self.is_damaged(id)
-            && let Err(e) = self.state.index.note_good(id)
+        let core = self.state.core()?;
+        let data = self.read_where(&core, id, |data| id.verify(data))?;
+        if core.index.damaged().contains(id)
+            && let Err(e) = core.index.note_good(id)
         {
             tracing::warn!(disk = %self.state.name, chunk = %id, "cannot note that it is good again: {e}");
+            self.index_failed(&e);
         }
         Ok(data)
     }
 
     /// What is unreadable or not `good` is noted, unless the chunk was moved while it was read.
-    fn read_where(&self, id: &ChunkId, good: impl Fn(&[u8]) -> bool) -> Result<Bytes, ChunkError> {
-        let mut entry = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
+    fn read_where(
+        &self,
+        core: &Core,
+        id: &ChunkId,
+        good: impl Fn(&[u8]) -> bool,
+    ) -> Result<Bytes, ChunkError> {
+        let mut entry = self.state.entry_in(core, id)?.ok_or(ChunkError::NotFound)?;
         loop {
             if let Ok(data) = self.state.set.read(id, entry.at)
                 && good(&data)
             {
                 return Ok(data);
             }
-            let now = self.state.look_up(id)?.ok_or(ChunkError::NotFound)?;
+            let now = self.state.entry_in(core, id)?.ok_or(ChunkError::NotFound)?;
             if now.at == entry.at {
-                self.note_damaged(id, entry);
+                self.note_damaged(core, id, entry);
                 return Err(ChunkError::Damaged);
             }
             entry = now;
         }
     }
 
-    fn note_damaged(&self, id: &ChunkId, entry: Entry) {
+    fn note_damaged(&self, core: &Core, id: &ChunkId, entry: Entry) {
         let disk = &self.state.name;
-        if !self.state.index.damaged().contains(id) {
+        if !core.index.damaged().contains(id) {
             tracing::error!(%disk, chunk = %id, "damaged: its bytes do not match its id, or cannot be read");
         }
         failpoints::hit(DAMAGE_BEFORE_NOTE);
-        if let Err(e) = self.state.index.note_damaged(id, entry.at) {
+        if let Err(e) = core.index.note_damaged(id, entry.at) {
             tracing::warn!(%disk, chunk = %id, "cannot note durably that it is damaged: {e}");
+            self.index_failed(&e);
         }
         failpoints::hit(DAMAGE_AFTER_NOTE);
     }
 
     /// Whether the chunk is known to be damaged here.
     pub fn is_damaged(&self, id: &ChunkId) -> bool {
-        self.state.index.damaged().contains(id)
+        self.state.core().is_ok_and(|core| core.index.damaged().contains(id))
     }
 
     /// Number of chunks that are known to be damaged.
     pub fn damaged(&self) -> u64 {
-        self.state.index.damaged().count()
+        self.state.damaged()
     }
 
     /// For whoever counts.
@@ -362,26 +310,39 @@ impl Volume {
     ///
     /// # Errors
     /// `DiskFailed` when the index cannot be read.
-    pub fn entry(&self, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
-        self.state.look_up(id)
+    pub(super) fn entry_in(&self, core: &Core, id: &ChunkId) -> Result<Option<Entry>, ChunkError> {
+        self.state.entry_in(core, id)
     }
 
     /// Whether a copy with this entry counts in its group's digest.
-    pub fn counts(&self, id: &ChunkId, entry: &Entry) -> bool {
-        self.state.entry_counts(id, entry)
+    pub(super) fn counts(&self, core: &Core, id: &ChunkId, entry: &Entry) -> bool {
+        self.state.entry_counts(core, id, entry)
     }
 
     /// Takes out entries that are still as given; what went.
     ///
     /// # Errors
-    /// `DiskFailed` when the index cannot be written.
-    pub fn remove(&self, entries: &[(ChunkId, Entry)]) -> Result<Totals, ChunkError> {
-        self.state.index.remove(entries).map_err(|e| self.state.fail("write the index of", &e))
+    /// `NoSpace` when the disk is full, `DiskFailed` when the index cannot be written.
+    pub(super) fn remove(
+        &self,
+        core: &Core,
+        entries: &[(ChunkId, Entry)],
+    ) -> Result<Totals, ChunkError> {
+        let removed = core.index.remove(entries);
+        removed.map_err(|e| self.state.index_failed("write the index of", &e))
     }
 
-    /// Where its chunks lie.
-    pub fn index(&self) -> &Index {
-        &self.state.index
+    /// Where its chunks lie, to be held for as long as that matters.
+    ///
+    /// # Errors
+    /// `DiskFailed` while the index is being opened again.
+    pub(super) fn core(&self) -> Result<Arc<Core>, ChunkError> {
+        self.state.core()
+    }
+
+    /// Stamps of up to `epoch` may be given here.
+    pub(super) fn learn(&self, epoch: u64) {
+        self.state.learn(epoch);
     }
 
     /// The groups that it is counted in.
@@ -398,12 +359,23 @@ impl Volume {
         after: Option<&ChunkId>,
         limit: usize,
     ) -> Result<Vec<(ChunkId, Entry)>, ChunkError> {
-        self.state.index.page(after, limit).map_err(|e| self.state.fail("read the index of", &e))
+        self.page_of(&*self.state.core()?, after, limit)
+    }
+
+    /// The same of one core.
+    pub(super) fn page_of(
+        &self,
+        core: &Core,
+        after: Option<&ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<(ChunkId, Entry)>, ChunkError> {
+        let page = core.index.page(after, limit);
+        page.map_err(|e| self.state.index_failed("read the index of", &e))
     }
 
     /// The epoch that was stored last.
     pub fn epoch(&self) -> u64 {
-        self.state.index.epoch().unwrap_or(0)
+        self.state.core().ok().and_then(|core| core.index.epoch().ok()).unwrap_or(0)
     }
 
     /// Stores the garbage collection epoch durably.
@@ -411,17 +383,25 @@ impl Volume {
     /// # Errors
     /// `DiskFailed` when the index cannot be written.
     pub fn store_epoch(&self, epoch: u64) -> Result<(), ChunkError> {
-        self.state.index.store_epoch(epoch).map_err(|e| self.state.fail("write the index of", &e))
+        // Also when it is stored later: see the re-opening.
+        self.learn(epoch);
+        let stored = self.state.core()?.index.store_epoch(epoch);
+        stored.map_err(|e| self.state.index_failed("write the index of", &e))
     }
 
-    /// Returns once after the disk has failed. Cancel-safe; for one who waits.
-    pub async fn failure(&self) {
-        self.state.failure.notified().await;
+    /// Returns once after the disk has failed, filled up, or come back. Cancel-safe; for one who waits.
+    pub async fn change(&self) {
+        self.state.change.notified().await;
     }
 
     /// Whether it takes no more puts.
     pub fn has_failed(&self) -> bool {
-        self.state.failed.load(Ordering::Acquire)
+        self.state.has_failed()
+    }
+
+    /// Whether its index takes nothing until there is room again.
+    pub fn is_full(&self) -> bool {
+        self.state.is_full()
     }
 
     /// Its name and its syncs.
@@ -431,14 +411,17 @@ impl Volume {
 
     /// Number and bytes of its chunks.
     pub fn totals(&self) -> Totals {
-        self.state.index.totals()
+        self.state.totals()
     }
 
     /// For people.
     pub fn status(&self) -> VolumeStatus {
         let space = self.state.space().unwrap_or(Space { capacity: 0, free: 0 });
         let allocated = self.state.allocated.load(Ordering::Relaxed);
-        let free = capacity::room(space, allocated, self.state.reserve);
+        let free = match self.is_full() {
+            true => 0,
+            false => capacity::room(space, allocated, self.state.reserve),
+        };
         VolumeStatus {
             name: self.state.name.clone(),
             space: Space { capacity: space.capacity, free: free.min(space.capacity) },
@@ -456,37 +439,6 @@ impl Volume {
         {
             tracing::error!(disk = %self.state.name, "the writer thread panicked");
         }
-    }
-}
-
-impl Holder for VolumeState {
-    fn counts(&self, id: &ChunkId) -> bool {
-        self.index.get(id).ok().flatten().is_some_and(|entry| self.entry_counts(id, &entry))
-    }
-
-    fn chunks(&self) -> u64 {
-        self.index.totals().chunks
-    }
-
-    fn each(
-        &self,
-        from: Option<ChunkId>,
-        before: Option<ChunkId>,
-        tell: &mut dyn FnMut(ChunkId, u32),
-    ) -> Result<(), ChunkError> {
-        if self.failed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let from = from.as_ref().map_or(Bound::Unbounded, |id| Bound::Included(&id.as_bytes()[..]));
-        let before =
-            before.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(&id.as_bytes()[..]));
-        for entry in self.index.entries((from, before)) {
-            let (id, entry) = entry.map_err(|_| ChunkError::DiskFailed)?;
-            if self.entry_counts(&id, &entry) {
-                tell(id, entry.at.len);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -3,22 +3,24 @@
 //!
 //! The order is the promise: append, sync, index, answer. So an answered put is durable, and the index
 //! never names bytes that are not. Whoever puts a chunk that is already in the same group gets its
-//! answer with the group. A failed sync ends the directory's life as a place for puts.
+//! answer with the group. A failed sync ends the directory's life as a place for puts. Between jobs the
+//! thread looks after the disk: one that was full is opened again here ([`Reopening`]).
 //!
 //! The queue is bounded by the bytes that callers may have in flight, and by [`QUEUE_LEN`].
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
-    sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
-    time::Instant,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, JoinHandle, Thread},
+    time::{Duration, Instant},
 };
 
 use cairn_proto::{ChunkError, ChunkId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{index::Entry, put::Put, volume::VolumeState};
+use super::{index::Entry, put::Put, reopen::Reopening, volume_state::VolumeState};
 use crate::{
     capacity,
     failpoints::{
@@ -27,7 +29,7 @@ use crate::{
     segment::{
         Location, SegmentId,
         format::record_len,
-        writer::{Record, SegmentWriter, is_full},
+        writer::{Record, SegmentWriter},
     },
 };
 
@@ -81,16 +83,44 @@ pub fn spawn(
     writer: SegmentWriter,
     jobs: mpsc::Receiver<Job>,
 ) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("cairn-writer".into()).spawn(move || {
-        let unsynced_index = 0;
-        Writer { state, writer, unsynced_index }.run(jobs);
+    thread::Builder::new().name("cairn-writer".into()).spawn(move || {
+        let reopening = Reopening::new(Arc::clone(&state));
+        let (unsynced_index, looked) = (0, Instant::now());
+        Writer { state, writer, unsynced_index, reopening, looked }.run(jobs);
     })
+}
+
+/// Wakes a thread that waits for a job.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The next job; `Pending` when none came within about `patience`.
+fn receive(jobs: &mut mpsc::Receiver<Job>, patience: Duration) -> Poll<Option<Job>> {
+    if let Ok(job) = jobs.try_recv() {
+        return Poll::Ready(Some(job));
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let job = jobs.poll_recv(&mut context);
+    if job.is_pending() {
+        thread::park_timeout(patience);
+        return jobs.poll_recv(&mut context);
+    }
+    job
 }
 
 struct Writer {
     state: Arc<VolumeState>,
     writer: SegmentWriter,
     unsynced_index: u64,
+    reopening: Reopening,
+    /// When the disk was looked after.
+    looked: Instant,
 }
 
 /// What is written together and synced once.
@@ -108,7 +138,7 @@ struct Group {
 
 impl Writer {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+        while let Some(first) = self.next(&mut jobs) {
             let mut group = Group::default();
             let (mut next, mut chore) = (Some(first), None);
             while let Some(job) = next.take() {
@@ -126,20 +156,50 @@ impl Writer {
                 Some(Job::Roll { done }) => (done, self.roll()),
                 Some(Job::Put { .. }) | None => continue,
             };
-            self.tell();
+            self.state.tell(&self.writer);
             // A caller that has gone away does not want to know.
             let _ = done.send(result);
         }
-        if !self.state.failed.load(Ordering::Acquire) {
-            let sealed = self.writer.seal();
-            let synced = self.state.index.sync();
-            if let Err(e) = sealed {
-                tracing::warn!(disk = %self.state.name, "cannot cut the newest segment: {e}");
+        self.end();
+    }
+
+    /// The next job; `None` when the node stops. Looks after the disk meanwhile.
+    fn next(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            if self.looked.elapsed() >= self.reopening.patience {
+                if self.reopening.look(&mut self.writer) {
+                    self.unsynced_index = 0;
+                }
+                self.looked = Instant::now();
             }
-            if let Err(e) = synced {
-                tracing::warn!(disk = %self.state.name, "cannot sync the index: {e}");
+            if let Poll::Ready(job) = receive(jobs, self.reopening.patience) {
+                return job;
             }
         }
+    }
+
+    fn end(mut self) {
+        if self.state.has_failed() {
+            return;
+        }
+        if let Err(e) = self.writer.seal() {
+            tracing::warn!(disk = %self.state.name, "cannot cut the newest segment: {e}");
+        }
+        // The index of a full disk takes nothing.
+        if !self.state.is_full()
+            && let Ok(core) = self.state.core()
+            && let Err(e) = core.index.sync()
+        {
+            tracing::warn!(disk = %self.state.name, "cannot sync the index: {e}");
+        }
+    }
+
+    /// Whether anything may be written.
+    fn check(&self) -> Result<(), ChunkError> {
+        if self.state.has_failed() {
+            return Err(ChunkError::DiskFailed);
+        }
+        if self.state.is_full() { Err(ChunkError::NoSpace) } else { Ok(()) }
     }
 
     /// Writes the chunks of a job that are not stored and not in the group.
@@ -175,17 +235,13 @@ impl Writer {
     /// Whether the chunk has to be written. If not, it is stamped.
     fn is_new(&self, record: &Record, group: &mut Group) -> Result<bool, ChunkError> {
         let Record { id, epoch, .. } = record;
-        if self.state.failed.load(Ordering::Acquire) {
-            return Err(ChunkError::DiskFailed);
-        }
+        self.check()?;
+        self.state.learn(*epoch);
         if let Some(newest) = group.ids.get_mut(id) {
             *newest = (*newest).max(*epoch);
             return Ok(false);
         }
-        // An older copy that is damaged is replaced.
-        if self.state.index.damaged().contains(id) {
-            return Ok(true);
-        }
+        // An older copy that is damaged is replaced: it is none.
         Ok(self.state.touch(id, *epoch)?.is_none())
     }
 
@@ -215,61 +271,46 @@ impl Writer {
             .iter()
             .map(|r| record_len(u32::try_from(r.data.len()).unwrap_or(u32::MAX)))
             .sum::<u64>();
-        let space = self.state.space().map_err(|e| self.state.fail("ask for free space on", &e))?;
+        let asked = self.state.space();
+        let space = asked.map_err(|e| self.state.io_failed("ask for free space on", &e))?;
         if capacity::room(space, self.writer.reserved(), self.state.reserve) < bytes {
             return Err(ChunkError::NoSpace);
         }
         match self.writer.append(records) {
             Ok(places) => Ok((places, bytes)),
-            Err(e) if is_full(&e) => Err(ChunkError::NoSpace),
-            Err(e) => Err(self.state.fail("write to", &e)),
+            Err(e) => Err(self.state.io_failed("write to", &e)),
         }
     }
 
     /// The order is that of puts: the index never names bytes that are not durable.
     fn relocate(&mut self, moves: Vec<Move>) -> Result<(), ChunkError> {
-        if self.state.failed.load(Ordering::Acquire) {
-            return Err(ChunkError::DiskFailed);
-        }
+        self.check()?;
         let (records, from): (Vec<_>, Vec<_>) =
             moves.into_iter().map(|m| (m.record, m.from)).unzip();
         let (places, bytes) = self.append_records(&records)?;
         let state = &self.state;
-        self.writer.sync().map_err(|e| match is_full(&e) {
-            true => ChunkError::NoSpace,
-            false => state.fail("sync", &e),
-        })?;
+        self.writer.sync().map_err(|e| state.io_failed("sync", &e))?;
         failpoints::hit(AFTER_COPY);
         let marks = places.iter().map(|at| (at.segment, end_of(*at))).collect();
         let ids = records.iter().map(|record| record.id);
         let moved: Vec<_> =
             ids.zip(from).zip(places).map(|((id, from), to)| (id, from, to)).collect();
-        state.index.relocate(&moved, &marks).map_err(|e| state.fail("write the index of", &e))?;
+        let named = state.core()?.index.relocate(&moved, &marks);
+        named.map_err(|e| state.index_failed("write the index of", &e))?;
         failpoints::hit(AFTER_RELOCATE);
         self.unsynced_index += bytes;
         Ok(())
     }
 
     fn roll(&mut self) -> Result<(), ChunkError> {
-        if self.state.failed.load(Ordering::Acquire) {
-            return Err(ChunkError::DiskFailed);
-        }
-        self.writer.roll().map_err(|e| match is_full(&e) {
-            true => ChunkError::NoSpace,
-            false => self.state.fail("begin a segment on", &e),
-        })
-    }
-
-    /// Lets others know how far the segments are.
-    fn tell(&self) {
-        self.state.allocated.store(self.writer.reserved(), Ordering::Relaxed);
-        self.state.first_unsealed.store(self.writer.first_unsealed().0, Ordering::Release);
+        self.check()?;
+        self.writer.roll().map_err(|e| self.state.io_failed("begin a segment on", &e))
     }
 
     /// Sync, index, answers.
     fn finish(&mut self, mut group: Group) {
         let result = self.make_durable(&mut group);
-        self.tell();
+        self.state.tell(&self.writer);
         for (done, mut outcome) in group.answers {
             if let Err(e) = result {
                 outcome.iter_mut().filter(|o| o.is_ok()).for_each(|o| *o = Err(e));
@@ -280,35 +321,29 @@ impl Writer {
     }
 
     fn make_durable(&mut self, group: &mut Group) -> Result<(), ChunkError> {
-        if self.state.failed.load(Ordering::Acquire) {
-            return Err(ChunkError::DiskFailed);
-        }
+        self.check()?;
         if group.lost {
             return Err(ChunkError::NoSpace);
         }
         let state = &self.state;
         if !group.entries.is_empty() {
             let started = Instant::now();
-            self.writer.sync().map_err(|e| match is_full(&e) {
-                true => ChunkError::NoSpace,
-                false => state.fail("sync", &e),
-            })?;
+            self.writer.sync().map_err(|e| state.io_failed("sync", &e))?;
             state.syncs.record(started.elapsed());
             failpoints::hit(AFTER_SYNC);
             for (id, entry) in &mut group.entries {
                 entry.epoch =
                     group.ids.get(id).map_or(entry.epoch, |newest| entry.epoch.max(*newest));
             }
-            state
-                .index
-                .publish(&group.entries, &group.marks)
-                .map_err(|e| state.fail("write the index of", &e))?;
+            let published = state.core()?.index.publish(&group.entries, &group.marks);
+            published.map_err(|e| state.index_failed("write the index of", &e))?;
             failpoints::hit(AFTER_INDEX);
         }
         self.unsynced_index += group.bytes;
         if self.unsynced_index >= INDEX_SYNC_BYTES {
             self.unsynced_index = 0;
-            state.index.sync().map_err(|e| state.fail("sync the index of", &e))?;
+            let synced = state.core()?.index.sync();
+            synced.map_err(|e| state.index_failed("sync the index of", &e))?;
         }
         Ok(())
     }

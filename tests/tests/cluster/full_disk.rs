@@ -152,6 +152,87 @@ fn a_disk_that_something_else_fills_to_the_last_byte_works_again_when_there_is_r
     });
 }
 
+/// Files of which the write was acknowledged.
+type Kept = Vec<(String, Vec<u8>)>;
+
+/// Writes a small file; false when there is no room for it.
+fn write_one(mount: &Mount, kept: &mut Kept) -> bool {
+    let name = format!("file {}", kept.len());
+    let content = Rng::new(kept.len() as u64).bytes(5_000);
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(mount.join(&name))?;
+        file.write_all(&content)?;
+        file.sync_all()
+    };
+    match write() {
+        Ok(()) => kept.push((name, content)),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+            return false;
+        }
+    }
+    true
+}
+
+/// Fills the disks to the last byte and writes on until the index on each of them has met that. What
+/// fills them.
+fn fill_until_met(
+    cluster: &Cluster,
+    mount: &Mount,
+    disks: &[SmallDisk],
+    kept: &mut Kept,
+) -> Vec<PathBuf> {
+    let met = |node: usize| {
+        let log = fs::read_to_string(cluster.log_path(&format!("node{}", node + 1))).unwrap();
+        log.matches("takes chunks again by itself").count()
+    };
+    let before: Vec<_> = (0..disks.len()).map(met).collect();
+    for _ in 0..20 {
+        // So that segments have room that is taken from the disk already, and the index gets to work.
+        while !write_one(mount, kept) {}
+        let others: Vec<_> = disks.iter().map(SmallDisk::fill).collect();
+        for _ in 0..250 {
+            write_one(mount, kept);
+            if before.iter().enumerate().all(|(node, before)| met(node) > *before) {
+                return others;
+            }
+        }
+        others.iter().for_each(|other| fs::remove_file(other).unwrap());
+    }
+    panic!("no index meets the full disk");
+}
+
+#[test]
+fn an_index_that_met_a_full_disk_comes_back_with_everything_and_without_a_restart() {
+    within(300, || {
+        let disks = [SmallDisk::new(96), SmallDisk::new(96)];
+        // Nothing keeps the index from the last byte.
+        let cluster = on(&disks, "0");
+        let mount = cluster.mount();
+        let mut kept = Vec::new();
+        for filled in [&disks[..1], &disks[..]] {
+            let others = fill_until_met(&cluster, &mount, filled, &mut kept);
+            assert!(!disks_failed(&cluster), "a full disk is not a failed one");
+            let reader = cluster.mount();
+            for (name, content) in &kept {
+                assert!(fs::read(reader.join(name)).unwrap() == *content, "{name}");
+            }
+            others.iter().for_each(|other| fs::remove_file(other).unwrap());
+            let works = wait_for(Duration::from_secs(30), || writes(&mount, "again").is_ok());
+            assert!(works, "no write succeeds although there is room again");
+            // Every group has two copies: both nodes take chunks.
+            cluster.wait_healthy();
+        }
+        assert!(!disks_failed(&cluster));
+        drop(mount);
+        cluster.assert_sound();
+        let mount = cluster.mount();
+        for (name, content) in &kept {
+            assert!(fs::read(mount.join(name)).unwrap() == *content, "{name}");
+        }
+    });
+}
+
 #[test]
 fn one_full_node_of_two_does_not_lose_what_the_other_takes() {
     within(200, || {

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     slice,
+    sync::MutexGuard,
 };
 
 use cairn_proto::ChunkId;
@@ -78,7 +79,7 @@ impl Index {
         }
     }
 
-    fn commit(&self, mut staged: Staged) -> Result<(), IndexError> {
+    fn commit(&self, writing: &MutexGuard<'_, ()>, mut staged: Staged) -> Result<(), IndexError> {
         if staged.batch.is_empty() {
             return Ok(());
         }
@@ -98,7 +99,8 @@ impl Index {
         }
         counted.retain(|_, (before, after)| before != after);
         let mut groups = (!counted.is_empty()).then(|| self.counting.change());
-        staged.batch.commit()?;
+        let batch = staged.batch;
+        self.write(writing, || batch.commit())?;
         for (id, (before, after)) in counted {
             let Some(groups) = &mut groups else { break };
             before.iter().for_each(|len| groups.remove(&id, *len));
@@ -128,7 +130,7 @@ impl Index {
         entries: &[(ChunkId, Entry)],
         marks: &BTreeMap<SegmentId, u64>,
     ) -> Result<(), IndexError> {
-        let _writing = self.lock();
+        let writing = self.lock();
         let mut staged = self.stage();
         let mut seen: HashMap<ChunkId, Entry> = HashMap::with_capacity(entries.len());
         for (id, entry) in entries {
@@ -139,7 +141,7 @@ impl Index {
             self.replace(&mut staged, id, before.as_ref(), Some(entry), true);
         }
         self.put_marks(&mut staged, marks);
-        self.commit(staged)
+        self.commit(&writing, staged)
     }
 
     /// Stamps a chunk with `epoch` unless it has that or a later one, and takes it out of quarantine:
@@ -174,7 +176,7 @@ impl Index {
         ids: &[ChunkId],
         mut decide: impl FnMut(&ChunkId, &Entry) -> Change,
     ) -> Result<(), IndexError> {
-        let _writing = self.lock();
+        let writing = self.lock();
         let mut staged = self.stage();
         for id in ids {
             let Some(entry) = self.get(id)? else { continue };
@@ -186,7 +188,7 @@ impl Index {
                 Change::Erase => self.replace(&mut staged, id, Some(&entry), None, false),
             }
         }
-        self.commit(staged)
+        self.commit(&writing, staged)
     }
 
     /// Takes out the entries that are still as given: chunks that were put or touched since then stay.
@@ -218,7 +220,7 @@ impl Index {
         moves: &[(ChunkId, Location, Location)],
         marks: &BTreeMap<SegmentId, u64>,
     ) -> Result<(), IndexError> {
-        let _writing = self.lock();
+        let writing = self.lock();
         let mut staged = self.stage();
         for (id, from, to) in moves {
             if let Some(entry) = self.get(id)?.filter(|entry| entry.at == *from) {
@@ -227,7 +229,7 @@ impl Index {
             }
         }
         self.put_marks(&mut staged, marks);
-        self.commit(staged)
+        self.commit(&writing, staged)
     }
 
     /// The segment is about to be removed: nothing refers to it. Durable when this returns, together with
@@ -236,9 +238,9 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn forget_segment(&self, segment: SegmentId) -> Result<(), IndexError> {
-        let _writing = self.lock();
-        self.marks.remove(segment.0.to_be_bytes().as_slice())?;
-        self.sync()
+        let writing = self.lock();
+        self.write(&writing, || self.marks.remove(segment.0.to_be_bytes().as_slice()))?;
+        self.persist(&writing)
     }
 
     /// The chunk was read and is right: the disk could not read it for a while.
@@ -246,14 +248,14 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn note_good(&self, id: &ChunkId) -> Result<(), IndexError> {
-        let _writing = self.lock();
+        let writing = self.lock();
         let Some(entry) = self.get(id)? else { return Ok(()) };
         let mut groups = self.counting.change();
         if self.known_damaged.forget(id) {
             if !entry.is_quarantined() {
                 groups.add(id, entry.at.len);
             }
-            self.damaged.remove(id.as_bytes().as_slice())?;
+            self.write(&writing, || self.damaged.remove(id.as_bytes().as_slice()))?;
         }
         Ok(())
     }
@@ -263,8 +265,8 @@ impl Index {
     /// # Errors
     /// See [`IndexError`]. It is known until the next start all the same.
     pub fn note_damaged(&self, id: &ChunkId, at: Location) -> Result<(), IndexError> {
+        let writing = self.lock();
         {
-            let _writing = self.lock();
             let Some(entry) = self.get(id)?.filter(|entry| entry.at == at) else {
                 return Ok(());
             };
@@ -275,8 +277,8 @@ impl Index {
             if !entry.is_quarantined() {
                 groups.remove(id, at.len);
             }
-            self.damaged.insert(id.as_bytes().as_slice(), b"".as_slice())?;
+            self.write(&writing, || self.damaged.insert(id.as_bytes().as_slice(), b"".as_slice()))?;
         }
-        self.sync()
+        self.persist(&writing)
     }
 }

@@ -20,7 +20,10 @@
 //!
 //! [`change`] has everything that changes entries, [`row`] the bytes of the values.
 //!
-//! Lock order: `writing`, held over read-change-write of entries, then the lock of [`Groups`], held over
+//! After a write that failed the engine refuses every other one. [`IndexError::Full`] is told apart: then
+//! the index may be dropped and opened again once there is room.
+//!
+//! Lock order: `writing`, held over read-change-write of entries and every other write, then the lock of [`Groups`], held over
 //! the commit of what changes them, or of the totals. So whether a chunk is touched or goes is decided in
 //! one place and one order.
 
@@ -32,7 +35,10 @@ use std::{
     io,
     ops::Bound,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use cairn_proto::ChunkId;
@@ -45,7 +51,7 @@ use super::{
     groups::{Counts, Groups},
     scrub::Pass,
 };
-use crate::segment::{Location, SegmentId};
+use crate::segment::{Location, SegmentId, writer::is_full};
 
 /// Unflushed entries in memory; a few of these may exist while one is written out.
 const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
@@ -124,6 +130,12 @@ pub enum IndexError {
     /// It is in use.
     #[error("it is in use by another process")]
     Locked,
+    /// A write found no room, this one or an earlier one.
+    #[error("{0}")]
+    Full(io::Error),
+    /// A write of the engine's own background work failed; it does not tell why.
+    #[error("an earlier write has failed")]
+    Poisoned,
     /// The file system answered an error that has nothing to do with the index's content.
     #[error("{0}")]
     Io(io::Error),
@@ -136,8 +148,12 @@ impl From<fjall::Error> for IndexError {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Locked => Self::Locked,
+            fjall::Error::Poisoned => Self::Poisoned,
             fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => match e.kind() {
+                _ if is_full(&e) => Self::Full(e),
+                // An index whose making was cut short has files that the engine wants to make.
                 io::ErrorKind::NotFound
+                | io::ErrorKind::AlreadyExists
                 | io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::InvalidData => Self::Damaged(e.to_string()),
                 _ => Self::Io(e),
@@ -175,6 +191,11 @@ pub struct Index {
     counting: Counting,
     writing: Mutex<()>,
     totals: Mutex<Totals>,
+    /// A write has found no room.
+    full: AtomicBool,
+    /// What the engine answers to writes from now on.
+    #[cfg(test)]
+    pub(super) breaks: Mutex<Option<fn() -> fjall::Error>>,
 }
 
 impl Index {
@@ -201,6 +222,9 @@ impl Index {
                 db,
                 writing: Mutex::new(()),
                 totals: Mutex::default(),
+                full: AtomicBool::new(false),
+                #[cfg(test)]
+                breaks: Mutex::default(),
             })
         };
         // The engine asserts on some kinds of damage. Nothing of it lives on after a panic here.
@@ -298,8 +322,10 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn store_epoch(&self, epoch: u64) -> Result<(), IndexError> {
-        self.state.insert("epoch", epoch.to_le_bytes().as_slice())?;
-        self.sync()
+        let writing = self.lock();
+        let value = epoch.to_le_bytes();
+        self.write(&writing, || self.state.insert("epoch", value.as_slice()))?;
+        self.persist(&writing)
     }
 
     /// How far scrub was; `None` when it never ran, or a newer release stored it.
@@ -315,7 +341,7 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn store_scrub(&self, pass: &[u8]) -> Result<(), IndexError> {
-        Ok(self.state.insert("scrub", pass)?)
+        self.write(&self.lock(), || self.state.insert("scrub", pass))
     }
 
     /// Makes everything durable, so that a start after power loss has little to scan.
@@ -323,7 +349,41 @@ impl Index {
     /// # Errors
     /// See [`IndexError`].
     pub fn sync(&self) -> Result<(), IndexError> {
-        Ok(self.db.persist(PersistMode::SyncData)?)
+        self.persist(&self.lock())
+    }
+
+    /// Whether writes may be tried. Writes nothing.
+    ///
+    /// # Errors
+    /// What the next write would answer, had one failed.
+    pub fn check(&self) -> Result<(), IndexError> {
+        self.write(&self.lock(), || self.db.persist(PersistMode::Buffer))
+    }
+
+    fn persist(&self, writing: &MutexGuard<'_, ()>) -> Result<(), IndexError> {
+        self.write(writing, || self.db.persist(PersistMode::SyncData))
+    }
+
+    /// One write of the engine. The lock is held, so whoever is refused because of a write that failed
+    /// knows why that one did.
+    fn write<T>(
+        &self,
+        _writing: &MutexGuard<'_, ()>,
+        write: impl FnOnce() -> Result<T, fjall::Error>,
+    ) -> Result<T, IndexError> {
+        #[cfg(test)]
+        let breaks = *self.breaks.lock().unwrap();
+        #[cfg(test)]
+        let write = || breaks.map_or_else(write, |error| Err(error()));
+        let result = write().map_err(IndexError::from);
+        match &result {
+            Err(IndexError::Full(_)) => self.full.store(true, Ordering::Release),
+            Err(IndexError::Poisoned) if self.full.load(Ordering::Acquire) => {
+                return Err(IndexError::Full(io::ErrorKind::StorageFull.into()));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
