@@ -84,7 +84,7 @@ impl File {
     /// Commits what was appended.
     ///
     /// # Errors
-    /// Why bytes were lost. Handles hear of it too.
+    /// Why bytes were lost. Handles tell of it too.
     pub(super) async fn flush_appended(self: &Arc<Self>) -> Result<(), FsError> {
         // In a task of its own: whoever waits may go away, the commit may not be left half-way.
         let file = Arc::clone(self);
@@ -149,7 +149,7 @@ impl File {
         state.dirty.drain();
         state.origin.kill_suid_sgid = false;
         state.settle();
-        self.context.unregister_dirty(self.ino);
+        self.context.unregister_dirty(self.ino, &state);
         self.progress.notify_waiters();
     }
 

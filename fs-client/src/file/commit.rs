@@ -152,7 +152,7 @@ impl File {
             }
         }
         if state.settle() {
-            self.context.unregister_dirty(self.ino);
+            self.context.unregister_dirty(self.ino, state);
         }
         self.progress.notify_waiters();
     }

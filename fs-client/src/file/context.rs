@@ -11,7 +11,7 @@ use std::{
 use cairn_proto::{FsError, Ino, pb};
 use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
-use super::{File, dirty::Permit, manifests::ManifestCache};
+use super::{File, dirty::Permit, manifests::ManifestCache, state::State};
 use crate::{
     chunks::Chunks,
     config::ClientConfig,
@@ -36,7 +36,7 @@ pub struct FileContext {
     pub(super) manifests: ManifestCache,
     /// Files with uncommitted bytes.
     dirty: Mutex<HashMap<Ino, Arc<File>>>,
-    /// Where a successor looks which files had some.
+    /// Where a successor looks which files had some, or have lost some.
     record: Option<Arc<Record>>,
     pub(super) runtime: Handle,
 }
@@ -125,12 +125,21 @@ impl FileContext {
         dirty.insert(file.ino(), Arc::clone(file));
     }
 
-    pub(super) fn unregister_dirty(&self, ino: Ino) {
-        let mut dirty = self.lock();
-        if let Some(record) = &self.record {
+    /// Nothing of a file in this state is uncommitted any longer.
+    pub(super) fn unregister_dirty(&self, ino: Ino, state: &State) {
+        self.lock().remove(&ino);
+        self.forget_lost(ino, state);
+    }
+
+    /// A successor tells the handles of recorded files that bytes were lost. So a file stays recorded
+    /// until every handle has told what it has to.
+    pub(super) fn forget_lost(&self, ino: Ino, state: &State) {
+        if let Some(record) = &self.record
+            && !state.has_uncommitted()
+            && state.errors.all_told()
+        {
             record.clean(ino.get());
         }
-        dirty.remove(&ino);
     }
 
     pub(super) fn dirty_files(&self) -> Vec<Arc<File>> {

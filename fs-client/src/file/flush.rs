@@ -36,7 +36,7 @@ impl File {
     /// chunk or commit may take is bounded by the deadline.
     ///
     /// # Errors
-    /// Why bytes were lost. Handles hear of it too.
+    /// Why bytes were lost. Handles tell of it too.
     pub async fn flush(self: &Arc<Self>) -> Result<(), FsError> {
         if self.lock().append_from.is_some() {
             return self.flush_appended().await;
@@ -102,7 +102,7 @@ impl File {
         }
         let file = Arc::clone(self);
         self.context.runtime.spawn(async move {
-            // Handles hear of an error by the file's count.
+            // Handles tell of an error by the file's count.
             let _outcome = file.flush().await;
             file.lock().flushing = false;
         });
@@ -189,11 +189,11 @@ impl File {
         }
     }
 
-    /// Drops what is not committed. Everybody who waits or writes hears of it.
+    /// Drops what is not committed. Everybody who waits hears of it, and every handle tells of it.
     pub(super) fn give_up(&self, state: &mut State, error: FsError) {
         tracing::error!(ino = %self.ino, %error, "written bytes are lost");
         state.give_up(error, &self.context.manifests);
-        self.context.unregister_dirty(self.ino);
+        self.context.unregister_dirty(self.ino, state);
         self.progress.notify_waiters();
     }
 }

@@ -18,7 +18,7 @@
 //! when they are committed.
 //!
 //! An error that time does not heal drops everything that is not committed, so that the file remains
-//! what it was at some moment; every handle hears of it once ([`errors`]).
+//! what it was at some moment; every handle tells of it ([`errors`]).
 //!
 //! [`ranges`], [`dirty`], [`cut`], [`flight`], [`readahead`], [`errors`] and [`manifests`] are pure.
 //! Lock order: `appending`, `fetching` (async), then the state (never across an await), then the
@@ -51,7 +51,7 @@ use tokio::sync::Notify;
 
 pub use self::{
     context::FileContext,
-    errors::SeenErrors,
+    errors::{SeenErrors, ToldBy},
     readahead::ReadAhead,
     table::{Files, Hold},
 };
@@ -123,12 +123,24 @@ impl File {
         self.lock().errors.cursor()
     }
 
-    /// Reports write-back errors that `seen` has not heard of.
+    /// The handle with this cursor is gone.
+    pub fn end_cursor(&self, seen: &SeenErrors) {
+        let mut state = self.lock();
+        state.errors.end(seen);
+        self.context.forget_lost(self.ino, &state);
+    }
+
+    /// Tells write-back errors that `seen` has not told in this way or a stronger one.
     ///
     /// # Errors
     /// The last of them.
-    pub fn check_errors(&self, seen: &mut SeenErrors) -> Result<(), FsError> {
-        self.lock().errors.check(seen)
+    pub fn check_errors(&self, seen: &mut SeenErrors, by: ToldBy) -> Result<(), FsError> {
+        let mut state = self.lock();
+        let told = state.errors.check(seen, by);
+        if told.is_err() {
+            self.context.forget_lost(self.ino, &state);
+        }
+        told
     }
 
     /// Which version of the data the kernel's pages show, as far as all handles were used through one

@@ -32,6 +32,7 @@ pub(super) fn write_how(flags: OpenFlags, write: WriteFlags) -> WriteHow {
         kill_suid_sgid: write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         append: !mapped && flags.0 & libc::O_APPEND != 0,
         durable: !mapped && flags.0 & libc::O_DSYNC != 0,
+        mapped,
     }
 }
 
@@ -55,10 +56,10 @@ mod tests {
         let (flags, none) =
             (OpenFlags(libc::O_RDWR | libc::O_APPEND | libc::O_SYNC), WriteFlags::empty());
         let how = write_how(flags, none);
-        assert!(how.append && how.durable && !how.kill_suid_sgid);
+        assert!(how.append && how.durable && !how.kill_suid_sgid && !how.mapped);
         let mapped = WriteFlags::FUSE_WRITE_CACHE | WriteFlags::FUSE_WRITE_KILL_SUIDGID;
         let how = write_how(flags, mapped);
-        assert!(!how.append && !how.durable && how.kill_suid_sgid);
+        assert!(!how.append && !how.durable && how.kill_suid_sgid && how.mapped);
         assert_eq!(write_how(OpenFlags(libc::O_RDWR), none), WriteHow::default());
     }
 }

@@ -3,7 +3,7 @@
 use cairn_proto::{Attr, FsError, limits::FILE_SIZE_MAX, pb, pb::op::Kind};
 
 use super::{Fh, Vfs, answers, open::OpenFile};
-use crate::file::Origin;
+use crate::file::{Origin, ToldBy};
 
 /// Most bytes that one call copies by reading and writing.
 const COPY_MAX: u64 = 4 << 20;
@@ -26,7 +26,7 @@ impl Vfs {
         if !src.mode.read || !dst.mode.write || dst.mode.append {
             return Err(FsError::BadHandle);
         }
-        dst.check_errors()?;
+        dst.check_errors(ToldBy::Write)?;
         self.check_locks(to, &dst)?;
         src.file().flush().await?;
         dst.file().flush().await?;

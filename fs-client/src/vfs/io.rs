@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cairn_proto::{FsError, limits::FILE_SIZE_MAX};
 
 use super::{Fh, Vfs, open::OpenFile};
-use crate::file::Origin;
+use crate::file::{Origin, ToldBy};
 
 /// What is special about a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct WriteHow {
     pub append: bool,
     /// Answered when the bytes are power-safe. Left to the cache above where there is one: it syncs.
     pub durable: bool,
+    /// Of pages changed through a mapping. Nobody waits for it who could be told of earlier errors.
+    pub mapped: bool,
 }
 
 impl Vfs {
@@ -47,7 +49,7 @@ impl Vfs {
     ///
     /// # Errors
     /// `BadHandle` when the handle is not for writing; `TooBig`; a write-back error of earlier
-    /// writes, which every handle reports once.
+    /// writes, which every handle tells once by a write.
     pub async fn write(&self, fh: Fh, offset: u64, data: &[u8]) -> Result<usize, FsError> {
         let append = self.handles.file(fh)?.mode.append;
         self.write_as(fh, offset, data, WriteHow { append, ..WriteHow::default() }).await
@@ -64,7 +66,7 @@ impl Vfs {
         data: &[u8],
         how: WriteHow,
     ) -> Result<usize, FsError> {
-        let open = self.writable(fh, offset, data.len())?;
+        let open = self.writable(fh, offset, data.len(), how)?;
         let origin = Origin { caller: open.caller, kill_suid_sgid: how.kill_suid_sgid };
         if how.append && open.mode.is_uncached() {
             open.file().append(origin, data).await?;
@@ -72,7 +74,8 @@ impl Vfs {
             open.file().write(origin, offset, data).await?;
         }
         if how.durable && open.mode.is_uncached() {
-            self.sync_file(&open).await?;
+            // One request of several that a write(2) may have been cut into.
+            self.sync_file(&open, ToldBy::Write).await?;
         }
         Ok(data.len())
     }
@@ -85,7 +88,7 @@ impl Vfs {
         data: &[u8],
         how: WriteHow,
     ) -> Option<Result<usize, FsError>> {
-        match self.writable(fh, offset, data.len()) {
+        match self.writable(fh, offset, data.len(), how) {
             Err(error) => Some(Err(error)),
             Ok(open) if (how.append || how.durable) && open.mode.is_uncached() => None,
             Ok(open) => {
@@ -98,7 +101,7 @@ impl Vfs {
     /// Commits what was written, so that every open after this sees it: what close(2) does.
     ///
     /// # Errors
-    /// A write-back error that this handle has not reported.
+    /// A write-back error that this handle has told to no close and no sync.
     pub async fn flush(&self, fh: Fh) -> Result<(), FsError> {
         let open = self.handles.file(fh)?;
         if !open.mode.write {
@@ -106,23 +109,24 @@ impl Vfs {
         }
         // The outcome is in the file's error count, which the check below reads.
         let _outcome = open.file().flush().await;
-        open.check_errors()
+        open.check_errors(ToldBy::Close)
     }
 
     /// Commits what was written and waits until the master has it power-safe. The chunks are
     /// power-safe before they are committed.
     ///
     /// # Errors
-    /// As [`Vfs::flush`]; `TimedOut` when the master does not answer.
+    /// A write-back error that this handle has told to no sync, whatever writes and closes have told;
+    /// `TimedOut` when the master does not answer.
     pub async fn fsync(&self, fh: Fh) -> Result<(), FsError> {
         let open = self.handles.file(fh)?;
-        self.sync_file(&open).await
+        self.sync_file(&open, ToldBy::Sync).await
     }
 
-    async fn sync_file(&self, open: &OpenFile) -> Result<(), FsError> {
+    async fn sync_file(&self, open: &OpenFile, by: ToldBy) -> Result<(), FsError> {
         // The outcome is in the file's error count, which the check reads.
         let _outcome = open.file().flush().await;
-        open.check_errors()?;
+        open.check_errors(by)?;
         self.session.sync().await
     }
 
@@ -136,6 +140,7 @@ impl Vfs {
         fh: Fh,
         offset: u64,
         len: usize,
+        how: WriteHow,
     ) -> Result<std::sync::Arc<OpenFile>, FsError> {
         let open = self.handles.file(fh)?;
         if !open.mode.write {
@@ -144,7 +149,9 @@ impl Vfs {
         if offset.checked_add(len as u64).is_none_or(|end| end > FILE_SIZE_MAX) {
             return Err(FsError::TooBig);
         }
-        open.check_errors()?;
+        if !how.mapped {
+            open.check_errors(ToldBy::Write)?;
+        }
         self.check_locks(fh, &open)?;
         Ok(open)
     }

@@ -8,7 +8,7 @@ use std::sync::{
 use cairn_proto::{Attr, FileKind, FsError, Ino, pb, pb::op::Kind};
 
 use super::{Caller, Fh, Vfs, answers};
-use crate::file::{File, Hold, ReadAhead, SeenErrors};
+use crate::file::{File, Hold, ReadAhead, SeenErrors, ToldBy};
 
 /// What a handle is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct OpenFile {
     pub(super) hold: Hold,
     pub(super) mode: OpenMode,
     pub(super) caller: Caller,
-    pub(super) seen: Mutex<SeenErrors>,
+    seen: Mutex<SeenErrors>,
     pub(super) ahead: Mutex<ReadAhead>,
     /// A lock was taken through it at some time.
     pub(super) taken_locks: AtomicBool,
@@ -114,10 +114,17 @@ impl OpenFile {
         self.taken_locks.load(Ordering::Acquire)
     }
 
-    /// Reports write-back errors that this handle has not heard of.
-    pub(super) fn check_errors(&self) -> Result<(), FsError> {
+    /// Tells write-back errors that this handle has not told in this way or a stronger one.
+    pub(super) fn check_errors(&self, by: ToldBy) -> Result<(), FsError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        self.file().check_errors(&mut seen)
+        self.file().check_errors(&mut seen, by)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let seen = self.seen.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.hold.file().end_cursor(seen);
     }
 }
 
@@ -196,7 +203,7 @@ impl Vfs {
     /// its inode, the master is told.
     ///
     /// # Errors
-    /// `BadHandle`; a write-back error that this handle has not reported.
+    /// `BadHandle`; a write-back error that this handle has told to no close and no sync.
     pub async fn release(self: &Arc<Self>, fh: Fh) -> Result<(), FsError> {
         let open = self.handles.remove_file(fh)?;
         if !open.has_taken_locks() {
@@ -214,7 +221,7 @@ impl Vfs {
 
     async fn end_handle(&self, open: &OpenFile) -> Result<(), FsError> {
         let flushed = open.file().flush().await;
-        let reported = open.check_errors();
+        let reported = open.check_errors(ToldBy::Close);
         if self.files.is_last(&open.hold) {
             self.inodes.set_pages_version(open.file().ino(), open.file().pages_version());
         }

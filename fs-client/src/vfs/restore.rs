@@ -3,7 +3,7 @@
 //! The files are opened in the new session while the old one still holds them, so files without a name
 //! stay; then the old session is ended, which frees its locks for others. A handle through which a lock
 //! was held has lost it, and reports EIO as after any loss of a lock. Bytes that were written and not
-//! committed are gone with the daemon: every handle of such a file hears of it once. A file that cannot
+//! committed are gone with the daemon: every handle of such a file tells of it. A file that cannot
 //! be opened again is stale through its handles.
 
 use std::{collections::HashMap, sync::Arc};

@@ -19,3 +19,4 @@ mod repair;
 mod scrub;
 mod start;
 mod stopped_node;
+mod write_errors;

@@ -22,7 +22,7 @@ impl Vfs {
     /// What close(2) does, of a descriptor of `fh` by the process `process`.
     ///
     /// # Errors
-    /// A write-back error that this handle has not reported.
+    /// As [`Vfs::flush`].
     pub async fn close(
         self: &Arc<Self>,
         caller: Caller,
