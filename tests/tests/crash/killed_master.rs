@@ -11,7 +11,7 @@ use super::acknowledged::{check, start};
 
 #[test]
 fn a_copy_survives_kills_of_the_master_at_random_moments() {
-    within(500, || {
+    within(500 * scale(), || {
         let mut cluster = Cluster::new();
         let mut rng = Rng::of_run("killed master");
         let source = cluster.place().join("source");
@@ -43,7 +43,7 @@ fn a_copy_survives_kills_of_the_master_at_random_moments() {
 
 #[test]
 fn synced_files_survive_kills_of_the_master_at_random_moments() {
-    within(500, || {
+    within(500 * scale(), || {
         let mut cluster = Cluster::new();
         let mut rng = Rng::of_run("killed master");
         let mount = cluster.mount();

@@ -42,7 +42,7 @@ impl Site {
 
 /// Clients lose their power too: only what was synced counts.
 fn whole_site(synced_by: SyncedBy) {
-    within(500, move || {
+    within(500 * scale(), move || {
         let mut rng = Rng::of_run("power cut");
         let mut site = Site::new(&mut rng, synced_by);
         let mut mount = site.cluster.mount_with(&["--deadline", "10"]);
@@ -76,7 +76,7 @@ fn what_was_synced_survives_on_disks_that_promise_only_what_posix_does() {
 /// Only the servers lose their power: the living client repeats what was not durable yet.
 #[test]
 fn a_living_client_loses_nothing_at_all() {
-    within(400, || {
+    within(400 * scale(), || {
         let mut rng = Rng::of_run("power cut of the servers");
         let mut site = Site::new(&mut rng, SyncedBy::AnyFsync);
         let mount = site.cluster.mount();
