@@ -147,7 +147,10 @@ impl Model {
 
     /// Nobody knows whether it happened, because of `why`.
     pub fn in_doubt(&mut self, action: &Action, why: &str) {
-        let worlds = self.worlds(action);
+        let mut worlds = self.worlds(action);
+        // A link that stays certain would go on changing what the others are expected to be.
+        let links = self.other_links(&worlds);
+        worlds.iter_mut().for_each(|world| world.extend(links.iter().cloned()));
         for (name, _) in worlds.iter().flatten() {
             self.names.remove(name);
         }
@@ -219,6 +222,19 @@ impl Model {
         let node = self.names.get(name);
         let links = self.names.iter().filter(|(_, other)| Some(*other) == node);
         links.map(|(link, _)| (link.clone(), expect.clone())).collect()
+    }
+
+    /// What else the files in these worlds are called.
+    fn other_links(&self, worlds: &[World]) -> World {
+        let named: BTreeSet<&String> = worlds.iter().flatten().map(|(name, _)| name).collect();
+        let files: Vec<_> = named
+            .iter()
+            .filter_map(|name| self.names.get(*name))
+            .filter(|node| matches!(node, Node::File(_)))
+            .collect();
+        let links = self.names.iter().filter(|(_, node)| files.contains(node));
+        let others = links.filter(|(link, _)| !named.contains(link));
+        others.map(|(link, _)| (link.clone(), self.expect(link))).collect()
     }
 
     fn used_files(&self) -> BTreeSet<FileId> {
@@ -305,6 +321,20 @@ mod tests {
         assert!(!any(&[]), "lost");
         assert!(!any(&[("a", Some(&bytes)), ("b", Some(&bytes))]), "twice");
         assert!(model.names().is_empty() && model.doubtful_names().len() == 2);
+    }
+
+    #[test]
+    fn what_is_done_with_a_link_does_not_change_what_is_expected_of_a_name_in_doubt() {
+        let mut model = Model::default();
+        model.happened(&create("a", 1, 100));
+        model.happened(&Action::Link("a".into(), "b".into()));
+        let bytes = model.content("a").unwrap().to_vec();
+        model.in_doubt(&Action::Remove("a".into()), "EIO");
+        assert!(model.names().is_empty(), "nothing is done with the other name");
+        let worlds = &model.doubts()[0].worlds;
+        let any = |found: &[(&str, Option<&[u8]>)]| worlds.iter().any(|w| fits(w, found));
+        assert!(any(&[("a", Some(&bytes)), ("b", Some(&bytes))]) && any(&[("b", Some(&bytes))]));
+        assert!(!any(&[]) && !any(&[("a", Some(&bytes))]), "the other name is lost");
     }
 
     #[test]
