@@ -69,6 +69,8 @@ struct Caretaker {
     news: bool,
     /// When to judge again although nothing happens; `None`: nothing is open.
     again: Option<Instant>,
+    /// When everybody was asked again because something was not certain.
+    made_sure: Option<Instant>,
     tasks: JoinSet<Ended>,
 }
 
@@ -93,6 +95,7 @@ pub(crate) async fn run(repair: Arc<Repair>) {
         handed_over: HashMap::new(),
         news: true,
         again: None,
+        made_sure: None,
         tasks: JoinSet::new(),
     };
     caretaker.doubt_all();
@@ -156,12 +159,23 @@ impl Caretaker {
             || !self.degraded.is_empty()
             || status.groups_not_whole + status.groups_to_drop > 0;
         self.again = open.then(|| now + OPEN);
+        if unsure {
+            self.make_sure(now);
+        }
         status.known = compared;
         let witnesses = self.degraded.witnesses();
         let links = self.reachable.iter().map(|(id, said)| (*id, said.link)).collect();
         *self.repair.known() = Known { status, map_epoch: self.map.epoch, links, witnesses };
         if settled {
             self.begin(needs, excess);
+        }
+    }
+
+    /// Nodes that do not change are not asked again by themselves; what is not certain would stay so.
+    fn make_sure(&mut self, now: Instant) {
+        if self.made_sure.is_none_or(|at| now.saturating_duration_since(at) >= OPEN) {
+            self.made_sure = Some(now);
+            self.needed = self.clock.tick();
         }
     }
 
