@@ -1,6 +1,8 @@
 //! What the master and the nodes say about themselves, asked over the wire as any client would.
 
-use std::{future::Future, str::FromStr, time::Duration};
+use std::{
+    fs, future::Future, os::unix::fs::MetadataExt as _, path::Path, str::FromStr, time::Duration,
+};
 
 use cairn_proto::{
     handshake::Greeting,
@@ -93,6 +95,19 @@ pub fn stored_bytes(cluster: &Cluster, nodes: usize) -> u64 {
         sum += status.disks.iter().map(|d| d.chunk_bytes).sum::<u64>();
     }
     sum
+}
+
+/// Bytes of the disk that the segments of all nodes together take.
+///
+/// # Panics
+/// When there are none.
+pub fn segment_bytes(cluster: &Cluster, nodes: usize) -> u64 {
+    let of = |data: &Path| -> u64 {
+        let files = fs::read_dir(data.join("segments")).expect("a node has segments");
+        let taken = |file: fs::DirEntry| file.metadata().map_or(0, |file| file.blocks() * 512);
+        files.flatten().map(taken).sum()
+    };
+    (0..nodes).map(|n| of(cluster.node_data(n))).sum()
 }
 
 /// The chunks that all nodes together hold.

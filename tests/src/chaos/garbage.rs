@@ -1,6 +1,6 @@
 //! What nothing refers to after a run is erased, and its room comes back.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub(super) fn collected(cluster: &Cluster) -> Vec<String> {
 fn left_over(cluster: &Cluster, report: &Value) -> Option<String> {
     let bytes = |tally: &str| report[tally]["bytes"].as_u64().unwrap_or(u64::MAX);
     let stored = inspect::stored_bytes(cluster, NODES);
-    let taken: u64 = (0..NODES).map(|node| segments(cluster.node_data(node))).sum();
+    let taken = inspect::segment_bytes(cluster, NODES);
     let (live, unreferenced) = (bytes("live"), bytes("unreferenced"));
     let of = |bytes: u64| format!("{} MiB", bytes >> 20);
     eprintln!(
@@ -48,10 +48,4 @@ fn left_over(cluster: &Cluster, report: &Value) -> Option<String> {
         && stored <= live.saturating_add(2 * YOUNG)
         && taken <= 2 * stored + NODES as u64 * LOOSE;
     (!fits).then(|| format!("garbage stays: {report}, {stored} bytes stored, {taken} bytes taken"))
-}
-
-/// Bytes of the disk that the segments of a node take.
-fn segments(data: &Path) -> u64 {
-    let files = fs::read_dir(data.join("segments")).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -20,15 +19,6 @@ pub(crate) fn cluster(nodes: usize) -> Cluster {
         master_args: master_args.map(str::to_owned).into(),
         ..Layout::default()
     })
-}
-
-/// Bytes of the disk that the segments of all nodes take.
-pub(crate) fn taken(cluster: &Cluster, nodes: usize) -> u64 {
-    let of = |data: &Path| -> u64 {
-        let files = fs::read_dir(data.join("segments")).unwrap();
-        files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
-    };
-    (0..nodes).map(|n| of(cluster.node_data(n))).sum()
 }
 
 /// `cairn gc --json` with further arguments; it must succeed.
@@ -59,7 +49,7 @@ fn rm_of_half_the_data_gives_its_room_back() {
         fs::create_dir(mount.join("small")).unwrap();
         make(&mount.join("small"), 600, 3000);
         mount.unmount();
-        let before = taken(&cluster, 3);
+        let before = inspect::segment_bytes(&cluster, 3);
         let mount = cluster.mount();
         for n in (0..16).step_by(2) {
             fs::remove_file(mount.join(n.to_string())).unwrap();
@@ -72,7 +62,7 @@ fn rm_of_half_the_data_gives_its_room_back() {
         let erased = bytes(&report, "erased");
         assert!(erased > expected * 99 / 100, "{report}");
         assert!(report["ok"] == true && report["nodes_swept"] == 3, "{report}");
-        let after = taken(&cluster, 3);
+        let after = inspect::segment_bytes(&cluster, 3);
         let gone = before.saturating_sub(after);
         assert!(gone > expected * 9 / 10, "{before} bytes before, {after} after; {report}");
         for n in (1..16).step_by(2) {
