@@ -51,9 +51,11 @@ fn pull_until_death(cluster: &mut Cluster, n: usize, from: usize) {
 #[test]
 fn a_pull_that_is_killed_at_any_step_is_completed_by_the_next() {
     within(300, || {
-        // One copy on either node; then node 1 is to have everything.
-        let mut cluster =
-            Cluster::with(Layout { replicas: 1, failpoints: true, ..Layout::default() });
+        // One copy on either node; then node 1 is to have everything. Repair would take the surplus
+        // away again.
+        let mut layout = Layout { replicas: 1, failpoints: true, ..Layout::default() };
+        layout.master_args.extend(["--repair-concurrency", "0"].map(str::to_owned));
+        let mut cluster = Cluster::with(layout);
         let content = Rng::new(3).bytes(4 << 20);
         fs::write(cluster.mount().join("f"), &content).unwrap();
         let all = chunks(&cluster, 0) + chunks(&cluster, 1);
