@@ -90,7 +90,8 @@ impl Mount {
         let path = self.path.clone();
         let up = wait_for(Duration::from_secs(20), || {
             assert!(daemon.is_running(), "cairn mount ended:\n{}", daemon.log_tail(40));
-            is_mounted(&path) && fs::read_dir(&path).is_ok()
+            // In this order: a dead mount that is taken away between the two is not ours yet.
+            fs::read_dir(&path).is_ok() && is_mounted(&path)
         });
         assert!(up, "no mount after 20 s:\n{}", daemon.log_tail(40));
         self.daemon = Some(daemon);
