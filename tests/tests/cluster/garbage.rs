@@ -93,14 +93,19 @@ fn a_dry_run_says_what_would_go_and_deletes_nothing() {
         let stored = inspect::stored_bytes(&cluster, 2);
         let mount = cluster.mount();
         fs::remove_file(mount.join("1")).unwrap();
+        let (garbage, mut found) = (2 * MIB as u64, 0);
         for _ in 0..4 {
             let report = collect(&cluster, &["--dry-run"]);
-            assert_eq!(bytes(&report, "unreferenced"), 2 * MIB as u64, "{report}");
+            assert!(bytes(&report, "unreferenced") <= garbage, "{report}");
             assert_eq!(bytes(&report, "erased"), 0, "{report}");
+            found = found.max(bytes(&report, "unreferenced"));
         }
+        // A filter may spare a chunk in one cycle, and not the same one in the next.
+        assert_eq!(found, garbage);
         assert_eq!(inspect::stored_bytes(&cluster, 2), stored);
-        assert_eq!(bytes(&collect(&cluster, &[]), "erased"), 2 * MIB as u64);
-        assert_eq!(inspect::stored_bytes(&cluster, 2), stored - 2 * MIB as u64);
+        let erased: u64 = (0..3).map(|_| bytes(&collect(&cluster, &[]), "erased")).sum();
+        assert_eq!(erased, garbage);
+        assert_eq!(inspect::stored_bytes(&cluster, 2), stored - garbage);
     });
 }
 
