@@ -60,14 +60,19 @@ pub struct FjallEngine {
     space: Space,
 }
 
-/// Syncs every file and directory below `directory`, and itself.
+/// Syncs every file and directory below `directory`, and itself. What is removed meanwhile, as fjall does
+/// in the background with what it has merged, needs no sync.
 fn sync_tree(directory: &Path) -> io::Result<()> {
     for entry in directory.read_dir()? {
         let path = entry?.path();
-        if path.is_dir() {
-            sync_tree(&path)?;
+        let synced = if path.is_dir() {
+            sync_tree(&path)
         } else {
-            File::open(&path)?.sync_all()?;
+            File::open(&path).and_then(|f| f.sync_all())
+        };
+        match synced {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
         }
     }
     File::open(directory)?.sync_all()
@@ -385,6 +390,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn files_that_the_engine_removes_meanwhile_do_not_keep_it_from_opening() {
+        let root = tempfile::tempdir().unwrap();
+        let tables = root.path().join("tables");
+        std::fs::create_dir(&tables).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(SeqCst) {
+                    let paths: Vec<_> = (0..50).map(|n| tables.join(format!("{n}"))).collect();
+                    paths.iter().for_each(|path| drop(File::create(path).unwrap()));
+                    paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+                }
+            });
+            let synced: Vec<_> = (0..100).map(|_| sync_tree(root.path())).collect();
+            done.store(true, SeqCst);
+            assert!(synced.iter().all(Result::is_ok), "{synced:?}");
+        });
     }
 
     #[test]
