@@ -6,8 +6,8 @@
 set -euo pipefail
 
 SCRIPTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROUNDS=3 VS=ext4 SECTIONS=seq,dup,random,small,meta,tree SIZE=1024 FILES=5000
-MARKDOWN=/dev/stdout JSON= DIR= SOURCE=/usr/include
+ROUNDS=3 VS=ext4 SECTIONS=seq,dup,streams,random,small,meta,tree SIZE=1024 FILES=5000
+MARKDOWN=/dev/stdout JSON= REPORTED= DIR= SOURCE=/usr/include
 
 usage() {
   cat <<TEXT
@@ -17,7 +17,8 @@ Starts a private Cairn cluster (two nodes, two copies) and the systems named by 
 workloads on each in turn, and prints medians, ratios, CPU and memory as Markdown.
 
   ROUNDS            how often everything is done (default $ROUNDS); figures are medians
-  --vs LIST         out of ext4,moosefs,juicefs (default $VS); ext4 is the local disk, whatever its type
+  --vs LIST         out of ext4,floor,moosefs,juicefs (default $VS); ext4 is the local disk, whatever its
+                    type; floor is the same work without a file system (section seq only)
   --only LIST       sections out of $SECTIONS (default: all)
   --size MIB        size of the big file (default $SIZE)
   --files N         number of small files (default $FILES)
@@ -54,7 +55,7 @@ done
 [ "$(id -u)" = 0 ] || die "run it as root: it mounts, and drops the page cache between runs"
 read -ra SYSTEMS <<<"cairn ${VS//,/ }"
 for SYSTEM in "${SYSTEMS[@]}"; do
-  [ -e "$SCRIPTS/bench/systems/$SYSTEM.sh" ] || die "--vs $SYSTEM: known are ext4, moosefs, juicefs"
+  [ -e "$SCRIPTS/bench/systems/$SYSTEM.sh" ] || die "--vs $SYSTEM: known are ext4, floor, moosefs, juicefs"
 done
 
 export BENCH_DIR=${DIR:-$(mktemp -d /var/tmp/cairn-bench.XXXXXX)}
@@ -67,7 +68,10 @@ mkdir -p "$BENCH_DIR"
 
 on() { bash "$SCRIPTS/bench/system.sh" "$@"; }   # SYSTEM VERB [DIR]
 calc() { awk "BEGIN { printf \"%.5g\", $* }"; }
-record() { printf '%s\t%s\t%s\t%s\n' "$SYSTEM" "$1" "$2" "$3" >>"$RESULTS"; }
+record() { # FIGURE UNIT VALUE; a program that failed has none
+  [ -n "$3" ] || { echo "$SYSTEM has no figure for: $1" >&2; return 0; }
+  printf '%s\t%s\t%s\t%s\n' "$SYSTEM" "$1" "$2" "$3" >>"$RESULTS"
+}
 timed() { # sets T to the seconds that the command takes
   local before=$EPOCHREALTIME status=0
   "$@" || status=$?
@@ -125,7 +129,11 @@ install_missing() {
   # shellcheck disable=SC2086
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } >&2
 }
-cleanup() {
+report() {
+  python3 "$SCRIPTS/bench/report.py" "$RESULTS" "$MARKDOWN" ${JSON:+"$JSON"} "${SYSTEMS[@]}"
+}
+cleanup() { # hours of figures are not lost with the last of them
+  [ -n "$REPORTED" ] || [ ! -s "$RESULTS" ] || report || true
   for SYSTEM in "${SYSTEMS[@]}"; do
     on "$SYSTEM" unmount "$BENCH_DIR/mnt/$SYSTEM" || true
     on "$SYSTEM" stop || true
@@ -136,9 +144,14 @@ cleanup() {
 install_missing
 BIN=${CAIRN_BIN_DIR:-${CARGO_TARGET_DIR:-$SCRIPTS/../target}/release}
 LOAD=$BIN/cairn-bench-load
+FLOOR=$BIN/cairn-bench-floor
+NULL=$BIN/cairn-bench-null
 [ -n "${CAIRN_BIN_DIR:-}" ] || (cd "$SCRIPTS/.." && cargo build -q --release -p cairn-master \
-  -p cairn-storage -p cairn-client && cargo build -q --release -p cairn-tests --bin cairn-bench-load)
-[ -x "$LOAD" ] || die "$LOAD is missing: cargo build --release -p cairn-tests --bin cairn-bench-load"
+  -p cairn-storage -p cairn-client && cargo build -q --release -p cairn-tests --bin cairn-bench-load \
+  --bin cairn-bench-floor --bin cairn-bench-null)
+for PROGRAM in "$LOAD" "$FLOOR" "$NULL"; do
+  [ -x "$PROGRAM" ] || die "$PROGRAM is missing: cargo build --release -p cairn-tests --bins"
+done
 tar cf "$TREE" -C "$(dirname "$SOURCE")" "$(basename "$SOURCE")"
 ENTRIES=$(tar tf "$TREE" | wc -l)
 trap cleanup EXIT
@@ -153,6 +166,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     head -c "${SIZE}M" /dev/urandom >"$BIG"
     for ((k = 0; k < ${#SYSTEMS[@]}; k++)); do
       SYSTEM=${SYSTEMS[(k + round - 1) % ${#SYSTEMS[@]}]}
+      [ "$SYSTEM" != floor ] || [ "$section" = seq ] || continue
       echo "round $round of $ROUNDS, $section: $SYSTEM" >&2
       D=$BENCH_DIR/mnt/$SYSTEM/$section$round
       mkdir "$D"
@@ -163,4 +177,5 @@ for ((round = 1; round <= ROUNDS; round++)); do
     done
   done
 done
-python3 "$SCRIPTS/bench/report.py" "$RESULTS" "$MARKDOWN" ${JSON:+"$JSON"} "${SYSTEMS[@]}"
+REPORTED=yes
+report

@@ -41,6 +41,7 @@ settings (environment):
   CAIRN_PORT      port of the master, nodes take the next ones (now $PORT)
   CAIRN_NODES     number of storage nodes (now $NODES)
   CAIRN_REPLICAS  copies of every chunk, fixed when the store is formatted (now $REPLICAS)
+  CAIRN_COMPRESSION  off, lz4, zstd or zstd:LEVEL, when the store is formatted
   CAIRN_BIN_DIR   use the programs in this directory and never build
 TEXT
 }

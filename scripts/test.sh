@@ -135,7 +135,7 @@ unit_tests() {
 
 release_build() {
   cargo build --release -p cairn-master -p cairn-storage -p cairn-client &&
-    cargo build --release -p cairn-tests --bin cairn-bench-load
+    cargo build --release -p cairn-tests --bin cairn-bench-load --bin cairn-bench-floor --bin cairn-bench-null
 }
 
 # Programs with crash points, put aside: other builds of the same profile would replace them.

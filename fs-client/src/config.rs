@@ -1,6 +1,6 @@
 //! [`ClientConfig`]: what the transport needs to know, each field with its unit and default.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use cairn_proto::handshake::Token;
 
@@ -19,6 +19,8 @@ pub struct ClientConfig {
     pub deadline: Duration,
     /// Bound of the cache of verified chunks, in bytes; 0 keeps nothing. Default 128 MiB.
     pub cache_bytes: usize,
+    /// Where chunks are kept beyond the life of the client. Default none.
+    pub disk_cache: Option<DiskCacheConfig>,
     /// Bound of the bytes that are on their way to the nodes. Default 64 MiB.
     pub upload_bytes: usize,
     /// Bound of the bytes that are on their way from the nodes. Default 64 MiB.
@@ -32,6 +34,15 @@ pub struct ClientConfig {
     pub record: Option<Arc<Record>>,
 }
 
+/// A cache of chunks on a local disk.
+#[derive(Clone, Debug)]
+pub struct DiskCacheConfig {
+    /// A directory of its own.
+    pub dir: PathBuf,
+    /// Bound of what it takes there, in bytes.
+    pub bytes: u64,
+}
+
 impl ClientConfig {
     /// The defaults, for the file system whose master listens on `master` (`HOST:PORT`).
     pub fn new(master: impl Into<String>) -> Self {
@@ -41,6 +52,7 @@ impl ClientConfig {
             name: "cairn".to_owned(),
             deadline: Duration::from_secs(30),
             cache_bytes: 128 << 20,
+            disk_cache: None,
             upload_bytes: 64 << 20,
             download_bytes: 64 << 20,
             ask_before_put: false,

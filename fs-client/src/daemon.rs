@@ -36,7 +36,7 @@ use crate::{
     metrics::{self, socket},
     rpc::ConnectError,
     supervisor::{Record, mounting},
-    vfs::Vfs,
+    vfs::{StartError, Vfs},
 };
 
 /// How long the daemon tries to write back what is left when it has to end.
@@ -62,9 +62,9 @@ pub struct Settings {
 /// Why there is no mount, or no longer one.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    /// There is no session with the master.
+    /// There is no session with the master, or the disk cache is not for this mount.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Start(#[from] StartError),
     /// The kernel refuses to mount.
     #[error("cannot mount at {at}: {}{remedy}", plain(.why))]
     Mount {
@@ -213,7 +213,7 @@ async fn connect(
             }
             Err(why) => why,
         };
-        let passes = matches!(why, ConnectError::Unreachable { .. });
+        let passes = matches!(why, StartError::Connect(ConnectError::Unreachable { .. }));
         if record.first_reply().is_none() || !passes || !mounting::is_connected(device) {
             return Err(why.into());
         }
@@ -239,6 +239,7 @@ async fn step_back(vfs: &Vfs, activity: &Activity, draining: &AtomicBool) {
         Ok(Err(error)) => tracing::error!(%error, "not everything could be written back"),
         Err(_) => tracing::error!("not everything could be written back in time"),
     }
+    vfs.chunks().close_disk_cache().await;
 }
 
 /// Takes the mount away from its users, before anything was served.

@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cairn_proto::limits::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, REPLICAS_MAX};
+use cairn_proto::{
+    Compression,
+    limits::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, REPLICAS_MAX},
+};
 use rustix::{fs::FlockOperation, io::Errno};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -28,7 +31,7 @@ const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
 const META_DIR: &str = "meta";
 
-/// What is fixed for the life of a file system.
+/// How a file system begins. Copies and compression may have been changed since; the rest is fixed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
     /// The file system's identity.
@@ -41,6 +44,8 @@ pub struct Format {
     pub min_replicas: u32,
     /// Bits of a placement group.
     pub pg_bits: u32,
+    /// What clients do with new chunks.
+    pub compression: Compression,
 }
 
 /// The file `FORMAT`, as text.
@@ -53,6 +58,9 @@ struct FormatFile {
     replicas: u32,
     min_replicas: u32,
     pg_bits: u32,
+    /// Absent in what was made before there was compression.
+    #[serde(default)]
+    compression: Option<String>,
 }
 
 /// Only what tells one format from another: read first, so that a newer file is called newer.
@@ -162,6 +170,7 @@ impl Format {
             replicas: self.replicas,
             min_replicas: self.min_replicas,
             pg_bits: self.pg_bits,
+            compression: Some(self.compression.to_string()),
         };
         serde_json::to_string_pretty(&file).expect("strings and numbers are always JSON")
     }
@@ -183,6 +192,7 @@ impl Format {
             replicas: file.replicas,
             min_replicas: file.min_replicas,
             pg_bits: file.pg_bits,
+            compression: file.compression.as_deref().unwrap_or("off").parse().map_err(damaged)?,
         };
         format.check().map_err(|e| damaged(e.to_string()))?;
         if format.pg_bits > cairn_proto::limits::PG_BITS_MAX {
@@ -338,6 +348,7 @@ mod tests {
             replicas: 2,
             min_replicas: 1,
             pg_bits: PG_BITS_DEFAULT,
+            compression: Compression::Zstd(7),
         }
     }
 
@@ -391,10 +402,17 @@ mod tests {
         assert!(matches!(e, FormatError::Newer(_, 2)), "{e}");
         let e = spoil(&good.replace(KIND, "cairn-storage"));
         assert!(matches!(e, FormatError::Foreign(..)), "{e}");
-        for wrong in ["", "{", &good.replace("65536", "65537"), &good.replace("-0000", "")] {
+        let spoilt = [("65536", "65537"), ("-0000", ""), ("zstd:7", "zip")];
+        let spoilt = spoilt.map(|(right, wrong)| good.replace(right, wrong));
+        for wrong in ["", "{"].into_iter().chain(spoilt.iter().map(String::as_str)) {
             let e = spoil(wrong);
             assert!(matches!(e, FormatError::Damaged(..)), "{e}");
         }
+        // What was formatted before there was compression has none.
+        let old: String = good.lines().filter(|l| !l.contains("zstd")).collect();
+        let old = old.replace("10,}", "10}");
+        fs::write(dir.join(FORMAT_FILE), old).unwrap();
+        assert_eq!(Format::read(&dir).unwrap().compression, Compression::Off);
         fs::write(dir.join(FORMAT_FILE), &good).unwrap();
         fs::remove_dir(dir.join(META_DIR)).unwrap();
         let e = DataDir::open(&dir).unwrap_err();

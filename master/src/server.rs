@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cairn_codec::Codecs;
 use cairn_daemon::{
     io_error::explain,
     metrics::{
@@ -301,6 +302,7 @@ fn assemble(
         cluster,
         repair,
         chunks,
+        codecs: Codecs::default(),
         backups,
         quota_work,
         collector,

@@ -61,6 +61,7 @@ impl TestMaster {
             replicas: 2,
             min_replicas: 1,
             pg_bits: PG_BITS_DEFAULT,
+            compression: cairn_proto::Compression::Off,
         };
         server::format(&data, &format).unwrap();
         let mut config = Config::new(data);

@@ -4,7 +4,7 @@
 //! epoch computes the same targets (see [`crate::placement`]).
 
 use crate::{
-    Malformed, NodeId,
+    Compression, Malformed, NodeId,
     limits::{NODES_MAX, PG_BITS_MAX, REPLICAS_MAX},
     pb,
 };
@@ -107,6 +107,8 @@ pub struct ClusterMap {
     pub replicas: u32,
     /// Copies without which a write fails, 1 to `replicas`.
     pub min_replicas: u32,
+    /// What becomes of chunks before they are stored.
+    pub compression: Compression,
 }
 
 impl ClusterMap {
@@ -188,6 +190,7 @@ impl From<&ClusterMap> for pb::ClusterMap {
             pg_bits: map.pg_bits,
             replicas: map.replicas,
             min_replicas: map.min_replicas,
+            compression: Some(map.compression.into()),
         }
     }
 }
@@ -215,6 +218,7 @@ impl TryFrom<&pb::ClusterMap> for ClusterMap {
             pg_bits: map.pg_bits,
             replicas: map.replicas,
             min_replicas: map.min_replicas,
+            compression: map.compression.as_ref().map_or(Compression::Off, Compression::from),
         })
     }
 }

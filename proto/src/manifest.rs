@@ -1,9 +1,6 @@
 //! [`ChunkRef`] and [`ManifestRun`]: which chunks make a file.
 
-use crate::{ChunkId, Malformed, limits::CHUNK_SIZE_MAX, pb};
-
-/// How the stored bytes of a chunk become its content. Only "as is" exists in this version.
-pub const CODEC_PLAIN: u8 = 0;
+use crate::{ChunkId, Codec, Malformed, limits::CHUNK_SIZE_MAX, pb};
 
 /// A reference to one chunk. The content is the first `logical_len` bytes of what decoding the
 /// stored bytes gives; the rest of the chunk up to the chunk size reads as zeros.
@@ -15,15 +12,15 @@ pub struct ChunkRef {
     pub stored_len: u32,
     /// Bytes of content; a truncation shortens it without touching the chunk.
     pub logical_len: u32,
-    /// [`CODEC_PLAIN`].
-    pub codec: u8,
+    /// How the stored bytes become the content.
+    pub codec: Codec,
 }
 
 impl ChunkRef {
     /// The reference to `data` stored as is.
     pub fn plain(data: &[u8]) -> Self {
         let len = u32::try_from(data.len()).expect("chunks are at most 16 MiB");
-        Self { id: ChunkId::of(data), stored_len: len, logical_len: len, codec: CODEC_PLAIN }
+        Self { id: ChunkId::of(data), stored_len: len, logical_len: len, codec: Codec::Plain }
     }
 
     /// The same with at most `len` bytes of content; `None` when nothing is left.
@@ -50,7 +47,7 @@ pub fn to_wire(chunk: Option<ChunkRef>) -> pb::ChunkRef {
             id: c.id.to_wire(),
             stored_len: c.stored_len,
             logical_len: c.logical_len,
-            codec: u32::from(c.codec),
+            codec: c.codec.number(),
         },
     }
 }
@@ -61,20 +58,22 @@ pub fn from_wire(chunk: &pb::ChunkRef) -> Result<Option<ChunkRef>, Malformed> {
         return Ok(None);
     }
     let wrong = |why: String| Malformed::new("chunk reference", why);
-    if chunk.codec != u32::from(CODEC_PLAIN) {
-        return Err(wrong(format!("codec {} is not known to this version", chunk.codec)));
-    }
+    let codec = Codec::try_from(chunk.codec)?;
     if chunk.stored_len == 0 || chunk.stored_len > CHUNK_SIZE_MAX {
         return Err(wrong(format!("stored length {}", chunk.stored_len)));
     }
-    if chunk.logical_len == 0 || chunk.logical_len > chunk.stored_len {
+    let most = match codec {
+        Codec::Plain => chunk.stored_len,
+        Codec::Lz4 | Codec::Zstd => CHUNK_SIZE_MAX,
+    };
+    if chunk.logical_len == 0 || chunk.logical_len > most {
         return Err(wrong(format!("content length {} of {}", chunk.logical_len, chunk.stored_len)));
     }
     Ok(Some(ChunkRef {
         id: ChunkId::try_from(chunk.id.as_ref())?,
         stored_len: chunk.stored_len,
         logical_len: chunk.logical_len,
-        codec: CODEC_PLAIN,
+        codec,
     }))
 }
 
@@ -107,6 +106,11 @@ mod tests {
         let r = ChunkRef::plain(b"hello").clipped(3);
         assert_eq!(from_wire(&to_wire(r)), Ok(r));
         assert_eq!(from_wire(&to_wire(None)), Ok(None));
+        for codec in [Codec::Lz4, Codec::Zstd] {
+            // A frame is shorter than its content.
+            let r = r.map(|r| ChunkRef { codec, stored_len: 2, ..r });
+            assert_eq!(from_wire(&to_wire(r)), Ok(r));
+        }
         assert_eq!(ChunkRef::plain(b"hello").clipped(0), None);
     }
 
@@ -117,6 +121,7 @@ mod tests {
             pb::ChunkRef { codec: 7, ..good.clone() },
             pb::ChunkRef { stored_len: 0, ..good.clone() },
             pb::ChunkRef { logical_len: 6, ..good.clone() },
+            pb::ChunkRef { codec: 2, logical_len: CHUNK_SIZE_MAX + 1, ..good.clone() },
             pb::ChunkRef { logical_len: 0, ..good.clone() },
             pb::ChunkRef { stored_len: u32::MAX, ..good.clone() },
             pb::ChunkRef { id: vec![1; 31].into(), ..good },

@@ -123,7 +123,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::NodeState;
+    use crate::{Compression, NodeState};
 
     fn map(weights: &[u32], zones: &[&str]) -> ClusterMap {
         let node = |(i, w): (usize, &u32)| Node {
@@ -141,6 +141,7 @@ mod tests {
             pg_bits: 10,
             replicas: 2,
             min_replicas: 1,
+            compression: Compression::Off,
         }
     }
 

@@ -7,6 +7,7 @@ rate() { calc "$SIZE * 1.048576 / $1"; }
 section_seq() {
   local before gib
   gib=$(calc "$SIZE / 1024")
+  [ "$SYSTEM" != floor ] || { floor_seq "$gib"; return; }
   settle
   before=$(cpu_seconds)
   timed write_big "$D/big"
@@ -23,6 +24,36 @@ section_seq() {
   cmp "$BIG" "$D/big"
 }
 
+# The same work without a file system: hash, send, hash and write twice; read, send, hash.
+floor_seq() { # GIB
+  local seconds cpu
+  mkdir "$D/1" "$D/2"
+  settle
+  read -r seconds cpu < <("$FLOOR" write "$BIG" "$D/1" "$D/2")
+  record "sequential write with fsync" MB/s "$(rate "$seconds")"
+  record "CPU of that write" cpu-s/GiB "$(calc "$cpu / $1")"
+  cmp "$BIG" "$D/1/segment" && cmp "$BIG" "$D/2/segment"
+  cold
+  read -r seconds cpu < <("$FLOOR" read "$D/1" "$D/2")
+  record "sequential read, cold" MB/s "$(rate "$seconds")"
+  record "CPU of that read" cpu-s/GiB "$(calc "$cpu / $1")"
+  floor_warm
+}
+
+# Again what the kernel has kept: of a FUSE file system that does nothing.
+floor_warm() {
+  local null
+  mkdir "$D/null"
+  "$NULL" "$D/null" "$SIZE" &
+  null=$!
+  until mountpoint -q "$D/null"; do kill -0 "$null"; sleep 0.05; done
+  dd if="$D/null/zeros" of=/dev/null bs=1M status=none
+  timed dd if="$D/null/zeros" of=/dev/null bs=1M status=none
+  record "sequential read, warm" MB/s "$(rate "$T")"
+  umount "$D/null"
+  wait "$null"
+}
+
 section_dup() {
   local before
   write_big "$D/big"
@@ -37,12 +68,61 @@ section_dup() {
 }
 cp_synced() { cp "$1" "$2" && sync "$2"; }
 
+# A chunk cache of Cairn holds 128 MiB: a file four times as long, and one that fits.
 section_random() {
-  dd if="$BIG" of="$D/r" bs=1M count="$((SIZE < 256 ? SIZE : 256))" conv=fsync status=none
+  local mib=$((SIZE < 512 ? SIZE : 512))
+  dd if="$BIG" of="$D/r" bs=1M count="$mib" conv=fsync status=none
+  settle
   cold
-  record "random reads of 4 KiB, cold" IOPS "$("$LOAD" randread "$D/r" 15)"
-  record "random writes of 4 KiB, each synced" IOPS "$("$LOAD" randwrite-fsync "$D/r" 8)"
-  record "random writes of 4 KiB, one sync" IOPS "$("$LOAD" randwrite "$D/r" 16384)"
+  record "random reads of 4 KiB, cold" IOPS "$("$LOAD" randread "$D/r" 10)"
+  cold
+  record "random reads of 4 KiB, cold, 4 threads" IOPS "$("$LOAD" randread "$D/r" 10 4)"
+  dd if="$BIG" of="$D/f" bs=1M count="$((mib / 4))" conv=fsync status=none
+  settle
+  cold
+  record "random reads of 4 KiB, cold, of a file that fits the cache" IOPS "$("$LOAD" randread "$D/f" 15)"
+  dd if="$BIG" of="$D/w" bs=1M count="$((mib / 2))" conv=fsync status=none
+  record "random writes of 4 KiB, each synced" IOPS "$("$LOAD" randwrite-fsync "$D/w" 8)"
+  record "random writes of 4 KiB, one sync" IOPS "$("$LOAD" randwrite "$D/w" 16384)"
+}
+
+# Eight programs at once, each with an eighth of the bytes, beside one with all of them.
+section_streams() {
+  local part=$((SIZE / 8))
+  settle
+  timed write_big "$D/one"
+  record "one stream writes" MB/s "$(rate "$T")"
+  # As new as the first were: other bytes in each chunk.
+  head -c "${SIZE}M" /dev/urandom >"$BIG"
+  settle
+  timed at_once 8 write_part "$part"
+  record "8 streams write" MB/s "$(rate "$T")"
+  settle
+  cold
+  timed dd if="$D/one" of=/dev/null bs=1M status=none
+  record "one stream reads, cold" MB/s "$(rate "$T")"
+  cold
+  timed at_once 8 read_part "$part"
+  record "8 streams read, cold" MB/s "$(rate "$T")"
+  head -c "$((SIZE / 2))M" /dev/urandom >"$BIG"
+  cold
+  cat "$BIG" >/dev/null
+  { timed write_big "$D/mixed"; calc "$SIZE * 0.524288 / $T" >"$BENCH_DIR/mixed-write"; } &
+  timed dd if="$D/one" of=/dev/null bs=1M count="$((SIZE / 2))" status=none
+  wait $!
+  record "read beside a writer, cold" MB/s "$(calc "$SIZE * 0.524288 / $T")"
+  record "write beside a reader" MB/s "$(cat "$BENCH_DIR/mixed-write")"
+}
+write_part() { dd if="$BIG" of="$D/part$1" bs=1M skip="$(($1 * $2))" count="$2" conv=fsync status=none; }
+read_part() { dd if="$D/part$1" of=/dev/null bs=1M status=none; }
+at_once() { # COUNT COMMAND ARGUMENT...: COMMAND NUMBER ARGUMENT... that often, side by side
+  local n count=$1 command=$2 children=()
+  shift 2
+  for ((n = 0; n < count; n++)); do
+    "$command" "$n" "$@" &
+    children+=($!)
+  done
+  for n in "${children[@]}"; do wait "$n"; done
 }
 
 section_small() {

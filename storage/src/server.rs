@@ -23,7 +23,6 @@ use cairn_proto::{
     Malformed, NodeId,
     handshake::{Doorkeeper, Greeting, Token},
     limits::MESSAGE_MAX,
-    pb::storage_service_server::StorageServiceServer,
     transport,
 };
 use tokio::{
@@ -44,7 +43,7 @@ use crate::{
     repair::Repair,
     scrub::Scrubber,
     segment::writer::SegmentShape,
-    service::{ChunkService, Stopping},
+    service::{Bulk, ChunkService, Stopping},
     status::Identity,
     store::{
         Store, StoreLimits, Volume, VolumeSetup, groups::Groups, index::Counting,
@@ -150,17 +149,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         map,
         connected: Arc::clone(&connected),
     };
-    let service = StorageServiceServer::new(ChunkService::new(
+    let chunks = ChunkService::new(
         Arc::clone(&store),
         Arc::clone(&identity),
         repair,
         Arc::clone(&scrubber),
         Arc::new(Backups::new(dirs.iter().map(|dir| dir.path.as_path()))),
         stopping.clone(),
-    ))
-    .max_decoding_message_size(MESSAGE_MAX)
-    .max_encoding_message_size(MESSAGE_MAX);
-    let service = InterceptedService::new(service, Doorkeeper::new(identity.fs, token));
+    );
+    let service = InterceptedService::new(
+        Bulk::new(chunks, MESSAGE_MAX),
+        Doorkeeper::new(identity.fs, token),
+    );
     let mut until = stopping.clone();
     let serving = tokio::spawn(transport::server().serve_with_incoming_shutdown(
         service,

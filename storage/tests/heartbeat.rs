@@ -168,7 +168,14 @@ impl Master {
 }
 
 fn orders(gc_epoch: u64) -> pb::NodeOrders {
-    let map = ClusterMap { epoch: 9, nodes: Vec::new(), pg_bits: 10, replicas: 2, min_replicas: 1 };
+    let map = ClusterMap {
+        epoch: 9,
+        nodes: Vec::new(),
+        pg_bits: 10,
+        replicas: 2,
+        min_replicas: 1,
+        compression: cairn_proto::Compression::Off,
+    };
     pb::NodeOrders { map: Some((&map).into()), gc_epoch, report_ms: 50 }
 }
 

@@ -27,7 +27,7 @@ const CALLS: usize = 2;
 /// Questions in one call.
 const BATCH: usize = 1024;
 /// A node that needs longer is sent the chunks unasked.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(400);
 /// For so long after a call that failed.
 const UNASKED: Duration = Duration::from_secs(3);
 

@@ -1,20 +1,43 @@
-//! [`Cache`]: verified chunks in memory, least recently used first out, bounded in bytes.
+//! [`Cache`]: content of verified chunks in memory, least recently used first out, bounded in bytes.
+//!
+//! What is kept is the content, so that a hit costs no decoding. A file may well consist of the very bytes
+//! that another chunk is compressed to: one id, two contents. So the codec is part of the key.
 //!
 //! What comes in must own its buffer: a small slice of a large buffer would keep all of it alive and
-//! make the bound a lie. The fetch path copies each chunk out of its batch; writers hand over buffers
-//! of their own. One lock, held for a lookup; buffers are freed after it.
+//! make the bound a lie. The fetch path copies each chunk out of its batch, unless it came in a buffer
+//! of its own; writers hand over buffers of their own. One lock, held for a lookup; buffers are freed after it.
 
 use std::{
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use cairn_proto::ChunkId;
+use cairn_proto::{ChunkId, ChunkRef, Codec};
 use lru::LruCache;
 
 /// What an entry costs besides its bytes: key, links, table, the buffer's header.
 const OVERHEAD: usize = 192;
+
+/// What names content: the stored bytes and how they are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    id: ChunkId,
+    codec: Codec,
+}
+
+impl From<&ChunkRef> for Key {
+    fn from(chunk: &ChunkRef) -> Self {
+        Self { id: chunk.id, codec: chunk.codec }
+    }
+}
+
+impl Hash for Key {
+    /// The id alone, which [`Prefix`] wants; two codecs of one id are rare enough to collide.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
 
 /// A chunk id is a hash already: eight of its bytes will do.
 #[derive(Default)]
@@ -34,7 +57,7 @@ impl Hasher for Prefix {
 }
 
 struct Held {
-    chunks: LruCache<ChunkId, Bytes, BuildHasherDefault<Prefix>>,
+    chunks: LruCache<Key, Bytes, BuildHasherDefault<Prefix>>,
     bytes: usize,
 }
 
@@ -51,13 +74,13 @@ impl Cache {
         Self { held: Mutex::new(Held { chunks, bytes: 0 }), bound }
     }
 
-    pub(super) fn get(&self, id: &ChunkId) -> Option<Bytes> {
-        self.lock().chunks.get(id).cloned()
+    pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
+        self.lock().chunks.get(key).cloned()
     }
 
     /// Whether it is there; does not count as use.
-    pub(super) fn has(&self, id: &ChunkId) -> bool {
-        self.lock().chunks.contains(id)
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.lock().chunks.contains(key)
     }
 
     /// Bytes that it takes now, and at most.
@@ -65,8 +88,8 @@ impl Cache {
         (self.lock().bytes, self.bound)
     }
 
-    /// Keeps `data`, which `id` names, and drops what was not used for longest.
-    pub(super) fn insert(&self, id: ChunkId, data: Bytes) {
+    /// Keeps `data`, which `key` names, and drops what was not used for longest.
+    pub(super) fn insert(&self, key: Key, data: Bytes) {
         let cost = data.len() + OVERHEAD;
         if cost > self.bound {
             return;
@@ -74,7 +97,7 @@ impl Cache {
         let mut dropped = Vec::new();
         let mut held = self.lock();
         held.bytes += cost;
-        if let Some(same) = held.chunks.put(id, data) {
+        if let Some(same) = held.chunks.put(key, data) {
             held.bytes -= same.len() + OVERHEAD;
             dropped.push(same);
         }
@@ -96,9 +119,21 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn chunk(n: u8, len: usize) -> (ChunkId, Bytes) {
+    fn chunk(n: u8, len: usize) -> (Key, Bytes) {
         let data = vec![n; len];
-        (ChunkId::of(&data), data.into())
+        (Key { id: ChunkId::of(&data), codec: Codec::Plain }, data.into())
+    }
+
+    #[test]
+    fn the_same_stored_bytes_are_other_content_under_another_codec() {
+        let cache = Cache::new(1 << 20);
+        let (plain, data) = chunk(1, 100);
+        let packed = Key { codec: Codec::Zstd, ..plain };
+        cache.insert(plain, data.clone());
+        assert_eq!(cache.get(&packed), None);
+        cache.insert(packed, chunk(2, 300).1);
+        assert_eq!(cache.get(&plain), Some(data));
+        assert_eq!(cache.get(&packed), Some(chunk(2, 300).1));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::{
 
 use cairn_proto::{ClusterMap, Node, NodeId, handshake::Greeting};
 use tokio::time::Instant;
+use tonic::service::interceptor::InterceptedService;
 use tracing::warn;
 
 use super::{
@@ -60,23 +61,25 @@ pub(super) struct NodeLink {
 impl NodeLink {
     fn new(node: &Node, greeting: &Greeting, hashing: &Hashing) -> Option<Self> {
         let address = node.address();
-        let client = || match connect::lazy(&address, CONNECT) {
-            Ok(channel) => Some(connect::storage_client(channel, greeting.clone())),
+        let channel = || match connect::lazy(&address, CONNECT) {
+            Ok(channel) => Some(channel),
             Err(why) => {
                 warn!(node = node.name, address, why, "the map names an address that is none");
                 None
             }
         };
         let lane = || {
-            let client = client()?;
-            let gets = Gets { client: client.clone(), hashing: hashing.clone() };
-            Some(Lane { puts: Pipe::new(Puts { client }), gets: Pipe::new(gets) })
+            let channel = channel()?;
+            let wire = InterceptedService::new(channel.clone(), greeting.clone());
+            let client = connect::storage_client(channel, greeting.clone());
+            let gets = Gets { wire: wire.clone(), client, hashing: hashing.clone() };
+            Some(Lane { puts: Pipe::new(Puts { wire }), gets: Pipe::new(gets) })
         };
         Some(Self {
             id: node.id,
             name: format!("{} ({address})", node.name),
             lanes: (0..CONNECTIONS).map(|_| lane()).collect::<Option<_>>()?,
-            asks: Asks::new(client()?),
+            asks: Asks::new(connect::storage_client(channel()?, greeting.clone())),
             address,
             born: Instant::now(),
             avoid_until: AtomicU64::new(0),

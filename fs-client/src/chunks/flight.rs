@@ -11,10 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkId};
+use cairn_proto::ChunkError;
 use tokio::sync::oneshot;
 
-use super::cache::Prefix;
+use super::cache::{Key, Prefix};
 
 /// What everybody who waits for a chunk gets.
 pub(super) type Fetched = Result<Bytes, ChunkError>;
@@ -24,44 +24,44 @@ type Waiters = Vec<oneshot::Sender<Fetched>>;
 /// See the head of this file.
 #[derive(Clone, Default)]
 pub(super) struct Flights {
-    under_way: Arc<Mutex<HashMap<ChunkId, Waiters, BuildHasherDefault<Prefix>>>>,
+    under_way: Arc<Mutex<HashMap<Key, Waiters, BuildHasherDefault<Prefix>>>>,
 }
 
 /// The duty to bring a chunk.
 pub(super) struct Landing {
     flights: Flights,
-    id: ChunkId,
+    key: Key,
 }
 
 impl Flights {
-    /// Waits for `id`; with the duty to fetch it for who is the first.
-    pub(super) fn join(&self, id: ChunkId) -> (Option<Landing>, oneshot::Receiver<Fetched>) {
+    /// Waits for `key`; with the duty to fetch it for who is the first.
+    pub(super) fn join(&self, key: Key) -> (Option<Landing>, oneshot::Receiver<Fetched>) {
         let (waiter, fetched) = oneshot::channel();
         let mut under_way = self.lock();
         let mut first = false;
-        let waiters = under_way.entry(id).or_insert_with(|| {
+        let waiters = under_way.entry(key).or_insert_with(|| {
             first = true;
             Vec::new()
         });
         waiters.retain(|w| !w.is_closed());
         waiters.push(waiter);
         drop(under_way);
-        let landing = first.then(|| Landing { flights: self.clone(), id });
+        let landing = first.then(|| Landing { flights: self.clone(), key });
         (landing, fetched)
     }
 
-    /// The duty to fetch `id` ahead of time, unless it is under way.
-    pub(super) fn ahead(&self, id: ChunkId) -> Option<Landing> {
+    /// The duty to fetch `key` ahead of time, unless it is under way.
+    pub(super) fn ahead(&self, key: Key) -> Option<Landing> {
         let mut under_way = self.lock();
-        if under_way.contains_key(&id) {
+        if under_way.contains_key(&key) {
             return None;
         }
-        under_way.insert(id, Vec::new());
+        under_way.insert(key, Vec::new());
         drop(under_way);
-        Some(Landing { flights: self.clone(), id })
+        Some(Landing { flights: self.clone(), key })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChunkId, Waiters, BuildHasherDefault<Prefix>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Waiters, BuildHasherDefault<Prefix>>> {
         // Nothing panics while it holds the lock.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,7 +70,7 @@ impl Flights {
 impl Landing {
     /// Whether a failed try is worth another.
     pub(super) fn is_wanted(&self) -> bool {
-        self.flights.lock().get(&self.id).is_some_and(|w| w.iter().any(|w| !w.is_closed()))
+        self.flights.lock().get(&self.key).is_some_and(|w| w.iter().any(|w| !w.is_closed()))
     }
 
     /// Gives `fetched` to all who wait. What succeeded must be in the cache by now, so that nobody
@@ -80,7 +80,7 @@ impl Landing {
     }
 
     fn deliver(&self, fetched: &Fetched) {
-        let waiters = self.flights.lock().remove(&self.id);
+        let waiters = self.flights.lock().remove(&self.key);
         for waiter in waiters.into_iter().flatten() {
             let _ = waiter.send(fetched.clone());
         }
@@ -95,27 +95,29 @@ impl Drop for Landing {
 
 #[cfg(test)]
 mod tests {
+    use cairn_proto::ChunkRef;
+
     use super::*;
 
     #[tokio::test]
     async fn one_fetches_and_all_get_it() {
         let flights = Flights::default();
-        let id = ChunkId::of(b"x");
-        let (landing, first) = flights.join(id);
+        let key = Key::from(&ChunkRef::plain(b"x"));
+        let (landing, first) = flights.join(key);
         let landing = landing.expect("the first fetches");
-        let (none, second) = flights.join(id);
-        assert!(none.is_none() && flights.ahead(id).is_none());
+        let (none, second) = flights.join(key);
+        assert!(none.is_none() && flights.ahead(key).is_none());
         drop(first);
         assert!(landing.is_wanted(), "the second still waits");
         landing.land(&Ok(Bytes::from_static(b"x")));
         assert_eq!(second.await.unwrap(), Ok(Bytes::from_static(b"x")));
-        assert!(flights.join(id).0.is_some(), "the next one fetches anew");
+        assert!(flights.join(key).0.is_some(), "the next one fetches anew");
     }
 
     #[tokio::test]
     async fn a_fetch_that_dies_leaves_nobody_waiting() {
         let flights = Flights::default();
-        let (landing, fetched) = flights.join(ChunkId::of(b"x"));
+        let (landing, fetched) = flights.join(Key::from(&ChunkRef::plain(b"x")));
         drop(landing);
         assert_eq!(fetched.await.unwrap(), Err(ChunkError::Unreachable));
     }

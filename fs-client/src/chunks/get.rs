@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Inner,
+    Inner, Turn,
     fleet::NodeLink,
     gets::{GetItem, Gets},
     pipe::Pipe,
@@ -31,23 +31,24 @@ const HEDGE_MAX: Duration = Duration::from_secs(1);
 const WORKING: Duration = Duration::from_millis(100);
 /// How soon a working node is looked at again.
 const LOOK: Duration = Duration::from_millis(50);
-/// Bytes of load that outweigh the order of preference.
-const LOAD_STEP: usize = 256 * 1024;
+/// Bytes of load that outweigh whose turn it is.
+const LOAD_STEP: usize = 2 << 20;
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 pub(super) async fn get(
     inner: &Inner,
     chunk: &ChunkRef,
+    turn: Turn,
     wanted: impl Fn() -> bool,
 ) -> Result<Bytes, ChunkError> {
     let deadline = Instant::now() + inner.deadline;
-    let budget = timeout_at(deadline, inner.download.take(chunk.stored_len as usize)).await;
+    let budget = timeout_at(deadline, inner.download.take(inner.room(chunk))).await;
     let _budget = budget.map_err(|_| ChunkError::Unreachable)?;
     let mut backoff = BACKOFF;
     loop {
         let map = inner.session.map();
-        match timeout_at(deadline, round(inner, &map, chunk)).await {
+        match timeout_at(deadline, round(inner, &map, chunk, turn)).await {
             Ok(Ok(data)) => return Ok(data),
             Ok(Err(error)) if !error.may_retry() => return Err(error),
             Ok(Err(error)) => debug!(chunk = %chunk.id, %error, "no node gave it"),
@@ -63,8 +64,13 @@ pub(super) async fn get(
 }
 
 /// Asks every node that may hold the chunk, at most once.
-async fn round(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef) -> Result<Bytes, ChunkError> {
-    let mut waiting = order(inner, map, chunk).into_iter();
+async fn round(
+    inner: &Inner,
+    map: &ClusterMap,
+    chunk: &ChunkRef,
+    turn: Turn,
+) -> Result<Bytes, ChunkError> {
+    let mut waiting = order(inner, map, chunk, turn).into_iter();
     let mut asked = FuturesUnordered::new();
     let mut verdict = Verdict::default();
     let Some(first) = waiting.next() else { return Err(ChunkError::TooFewNodes) };
@@ -201,7 +207,7 @@ impl Verdict {
 
 /// All nodes, the best first: those that should hold the chunk and are well, the one with less to do
 /// before the other; then as the map says; those that failed a moment ago last.
-fn order(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef) -> Vec<Arc<NodeLink>> {
+fn order(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef, turn: Turn) -> Vec<Arc<NodeLink>> {
     let nodes = map.read_order(map.group(&chunk.id));
     let mut links = Vec::with_capacity(nodes.len());
     let mut well = 0;
@@ -215,10 +221,10 @@ fn order(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef) -> Vec<Arc<NodeLink>
     }
     links.sort_by_key(|(bad, _)| *bad);
     let mut links: Vec<_> = links.into_iter().map(|(_, link)| link).collect();
-    let odd = usize::from(chunk.id.as_bytes()[31]);
     if well > 1 {
-        // Equal load: the id decides, so that both copies' disks and caches are used evenly.
-        links[..well].rotate_left(odd % well);
+        // Equal load: they take turns, so that their disks and caches are used evenly.
+        links[..well].sort_unstable_by_key(|link| link.id);
+        links[..well].rotate_left((turn.0 % well as u64) as usize);
         links[..well].sort_by_key(|link| link.reading() / LOAD_STEP);
     }
     links

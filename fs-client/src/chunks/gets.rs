@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkId, ChunkRef, pb, status};
+use cairn_proto::{ChunkError, ChunkId, ChunkRef, bulk, pb, status};
 use tokio::{
     runtime::Handle,
     sync::oneshot,
     time::{Instant, timeout},
 };
-use tonic::{Status, Streaming};
 
 use super::{
     hashing::Hashing,
-    pipe::{Cargo, Item, Outgoing},
+    pipe::{Cargo, Item},
 };
-use crate::rpc::connect::StorageClient;
+use crate::rpc::connect::{NodeWire, StorageClient};
 
 /// Chunks that one thread verifies in a go, so that two share a batch.
 const VERIFY: usize = 8;
@@ -45,6 +44,8 @@ impl Item for GetItem {
 
 /// See the head of this file.
 pub(super) struct Gets {
+    pub(super) wire: NodeWire,
+    /// For small calls.
     pub(super) client: StorageClient,
     pub(super) hashing: Hashing,
 }
@@ -55,14 +56,15 @@ impl Cargo for Gets {
     type Response = pb::GetBatchReply;
 
     /// Other nodes are asked long before that.
+    const PATH: &str = bulk::GET;
     const STALL: Duration = Duration::from_secs(3);
 
     fn request<'a>(&self, seq: u64, items: impl Iterator<Item = &'a GetItem>) -> pb::GetBatch {
         pb::GetBatch { seq, ids: items.map(|item| item.chunk.id.to_wire()).collect() }
     }
 
-    async fn open(&self, outgoing: Outgoing<Self>) -> Result<Streaming<pb::GetBatchReply>, Status> {
-        Ok(self.client.clone().get(outgoing).await?.into_inner())
+    fn wire(&self) -> NodeWire {
+        self.wire.clone()
     }
 
     fn seq(response: &pb::GetBatchReply) -> u64 {
@@ -97,11 +99,16 @@ impl Cargo for Gets {
     }
 }
 
+/// A chunk of this length has its buffer for itself.
+const ALONE: usize = 32 * 1024;
+
 /// What a node sent is not the chunk.
 #[derive(PartialEq, Eq)]
 struct Wrong;
 
-/// Copies what is right out of the batch's buffer: whoever keeps one chunk of it must not keep all.
+/// What is right is handed on as it arrived when it is large: a frame of its own, which the transport puts
+/// into a buffer of about its length. Small ones share a buffer, so they are copied out: whoever keeps one
+/// chunk must not keep many.
 fn verify(item: GetItem, answer: &pb::GetItem) -> Option<Wrong> {
     if item.reply.is_closed() {
         return None;
@@ -111,7 +118,10 @@ fn verify(item: GetItem, answer: &pb::GetItem) -> Option<Wrong> {
         None if answer.data.len() == item.chunk.stored_len as usize
             && item.chunk.id.verify(&answer.data) =>
         {
-            Ok((Bytes::copy_from_slice(&answer.data), item.asked.elapsed()))
+            let alone = answer.data.len() >= ALONE;
+            let data =
+                if alone { answer.data.clone() } else { Bytes::copy_from_slice(&answer.data) };
+            Ok((data, item.asked.elapsed()))
         }
         None => Err(ChunkError::Damaged),
     };

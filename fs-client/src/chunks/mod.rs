@@ -1,17 +1,20 @@
 //! Chunks to and from the storage nodes: verified, cached, replicated, with fail-over.
 //!
 //! - [`put`](Chunks::put): `put` (placement, fail-over) over `puts`; [`get`](Chunks::get): `cache`, then
-//!   `flight` (one fetch for many), then `get` (choice of node, hedging) over `gets`.
+//!   `flight` (one fetch for many), then `disk_cache`, where there is one, then `get` (choice of node,
+//!   hedging) over `gets`.
 //! - `fleet`: nodes, their connections and whether they are well; `pipe`: a batched, pipelined stream,
-//!   which `puts` and `gets` fill with meaning; `asks`: what a node has already.
-//! - `hashing`: SHA-256 on threads of its own; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
+//!   which `puts` and `gets` fill with meaning; `asks`: what a node has already; `asking`: whether to ask.
+//! - `hashing`: SHA-256 and compression on threads of their own; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
 //!
 //! Everything that waits has a bound in time, everything that holds bytes one in bytes. Knows nothing
 //! of files.
 
+mod asking;
 mod asks;
 mod budget;
 mod cache;
+mod disk_cache;
 mod fleet;
 mod flight;
 mod get;
@@ -31,19 +34,25 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::{
-    ChunkError, ChunkId, ChunkRef, ClusterMap, Group, NodeState, handshake::Greeting,
+    ChunkError, ChunkId, ChunkRef, ClusterMap, Codec, Group, Ino, NodeState, handshake::Greeting,
 };
 use tokio::time::timeout;
 use tracing::info;
 
 use self::{
+    asking::Asking,
     budget::Budget,
-    cache::Cache,
+    cache::{Cache, Key},
+    disk_cache::DiskCache,
     fleet::{Fleet, NodeLink},
     flight::{Flights, Landing},
     hashing::Hashing,
 };
-pub use self::{reads::Reads, traffic::Traffic};
+pub use self::{
+    disk_cache::{CacheRefused, DiskCacheFigures},
+    reads::Reads,
+    traffic::Traffic,
+};
 use crate::{config::ClientConfig, rpc::Session};
 
 /// A chunk that is durable on every node that the map `map_epoch` requires.
@@ -60,15 +69,32 @@ pub struct Stored {
     pub gc_epoch: u64,
 }
 
+/// Neighbours in a file that are fetched from one node, where there is a choice: its disk reads them in one
+/// go, and what they share of a batch. The next ones come from the next node.
+const RUN: u64 = 16;
+
+/// Which of the nodes that are equally good is asked for a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn(u64);
+
+impl Turn {
+    /// For chunk `index` of the file `ino`.
+    pub fn of(ino: Ino, index: u64) -> Self {
+        Self(ino.get().wrapping_add(index / RUN))
+    }
+}
+
 struct Inner {
     session: Session,
     deadline: Duration,
     cache: Cache,
+    disk: Option<DiskCache>,
     flights: Flights,
     fleet: Fleet,
     hashing: Hashing,
-    /// Whether nodes are asked what they have before it is sent.
+    /// Every chunk is asked for before it is sent.
     ask_before_put: bool,
+    asking: Asking,
     traffic: traffic::Counters,
     reads: Reads,
     upload: Budget,
@@ -78,6 +104,21 @@ struct Inner {
 }
 
 impl Inner {
+    /// The disk cache, where there is one, is given the stored bytes that `id` names.
+    fn keep_on_disk(&self, id: ChunkId, stored: &Bytes) {
+        if let Some(disk) = &self.disk {
+            disk.keep(id, stored);
+        }
+    }
+
+    /// Bytes that a fetch of `chunk` may take in memory. What a frame becomes is known when it is decoded.
+    fn room(&self, chunk: &ChunkRef) -> usize {
+        match chunk.codec {
+            Codec::Plain => chunk.stored_len as usize,
+            Codec::Lz4 | Codec::Zstd => self.session.chunk_size().max(chunk.stored_len) as usize,
+        }
+    }
+
     /// Waits until the map is another than `epoch`, at most for `patience`.
     async fn newer_map(&self, epoch: u64, patience: Duration) {
         let mut map = self.session.watch_map();
@@ -114,8 +155,26 @@ pub struct Chunks {
 
 impl Chunks {
     /// Uses the cluster map of `session` and reports failed nodes through it. Connects when needed.
-    /// Must be called within a tokio runtime.
+    /// Must be called within a tokio runtime. Takes no disk cache: see [`Chunks::open`].
     pub fn new(session: Session, config: &ClientConfig) -> Self {
+        Self::build(session, config, None)
+    }
+
+    /// The same with the disk cache that `config` names, if it does.
+    ///
+    /// # Errors
+    /// When the directory of the cache is not for this mount.
+    pub async fn open(session: Session, config: &ClientConfig) -> Result<Self, CacheRefused> {
+        let disk = match &config.disk_cache {
+            Some(disk) => {
+                Some(DiskCache::start(disk, session.fs_uuid(), session.chunk_size()).await?)
+            }
+            None => None,
+        };
+        Ok(Self::build(session, config, disk))
+    }
+
+    fn build(session: Session, config: &ClientConfig, disk: Option<DiskCache>) -> Self {
         let greeting = Greeting::new(Some(session.fs_uuid()), config.token.as_ref());
         let hashing = Hashing::new();
         Self {
@@ -123,10 +182,12 @@ impl Chunks {
                 session,
                 deadline: config.deadline,
                 cache: Cache::new(config.cache_bytes),
+                disk,
                 flights: Flights::default(),
                 fleet: Fleet::new(greeting, hashing.clone()),
                 hashing,
                 ask_before_put: config.ask_before_put,
+                asking: Asking::default(),
                 traffic: traffic::Counters::default(),
                 reads: Reads::default(),
                 upload: Budget::new(config.upload_bytes),
@@ -136,26 +197,26 @@ impl Chunks {
         }
     }
 
-    /// The stored bytes of `chunk`, verified against its id: exactly `stored_len` bytes in a buffer of
-    /// their own. From memory, from a fetch that is under way, or from a node; another node after any
+    /// The content of `chunk`, whose stored bytes are verified against its id: at least `logical_len`
+    /// bytes in a buffer of their own. From memory, from a fetch that is under way, or from a node; another node after any
     /// failure. Cancel-safe; a caller that goes away does not disturb others who want the same chunk.
     ///
     /// # Errors
     /// `NotFound` or `Damaged` when every node that may hold it has answered so (fetch the manifest
     /// once more: the chunk may have been replaced); `Unreachable` at the deadline.
-    pub async fn get(&self, chunk: &ChunkRef) -> Result<Bytes, ChunkError> {
-        if let Some(data) = self.cached(&chunk.id) {
+    pub async fn get(&self, chunk: &ChunkRef, turn: Turn) -> Result<Bytes, ChunkError> {
+        if let Some(data) = self.cached(chunk) {
             self.found(1);
-            return right_length(data, chunk);
+            return Ok(data);
         }
         self.inner.reads.miss();
-        let (landing, fetched) = self.inner.flights.join(chunk.id);
+        let (landing, fetched) = self.inner.flights.join(chunk.into());
         if let Some(landing) = landing {
-            tokio::spawn(fetch(self.inner.clone(), *chunk, landing));
+            tokio::spawn(fetch(self.inner.clone(), *chunk, turn, landing));
         }
         // The fetch ends by its own deadline, and never without an answer.
         let data = fetched.await.unwrap_or(Err(ChunkError::Unreachable))?;
-        right_length(data, chunk)
+        if fits(&data, chunk) { Ok(data) } else { Err(ChunkError::Damaged) }
     }
 
     /// For the count: a reader has found `chunks` chunks with [`Chunks::cached`].
@@ -163,23 +224,23 @@ impl Chunks {
         self.inner.reads.hit(chunks);
     }
 
-    /// The chunk if it is in memory.
-    pub fn cached(&self, id: &ChunkId) -> Option<Bytes> {
-        self.inner.cache.get(id)
+    /// The content of the chunk, as of [`Chunks::get`], if it is in memory.
+    pub fn cached(&self, chunk: &ChunkRef) -> Option<Bytes> {
+        self.inner.cache.get(&chunk.into()).filter(|data| fits(data, chunk))
     }
 
     /// Begins to fetch what is neither in memory nor under way, as far as the budget for this reaches.
     /// Never waits, never fails.
-    pub fn prefetch(&self, refs: impl IntoIterator<Item = ChunkRef>) {
-        for chunk in refs {
-            if self.inner.cache.has(&chunk.id) {
+    pub fn prefetch(&self, refs: impl IntoIterator<Item = (ChunkRef, Turn)>) {
+        for (chunk, turn) in refs {
+            if self.inner.cache.has(&Key::from(&chunk)) {
                 continue;
             }
-            let Some(budget) = self.inner.ahead.try_take(chunk.stored_len as usize) else { return };
-            let Some(landing) = self.inner.flights.ahead(chunk.id) else { continue };
+            let Some(budget) = self.inner.ahead.try_take(self.inner.room(&chunk)) else { return };
+            let Some(landing) = self.inner.flights.ahead(Key::from(&chunk)) else { continue };
             let inner = self.inner.clone();
             tokio::spawn(async move {
-                fetch(inner, chunk, landing).await;
+                fetch(inner, chunk, turn, landing).await;
                 drop(budget);
             });
         }
@@ -193,7 +254,8 @@ impl Chunks {
     /// `NoSpace` when a node that is needed is full; `TooFewNodes` or `Unreachable` at the deadline;
     /// `BadLength` at once.
     pub async fn put(&self, data: Bytes) -> Result<Stored, ChunkError> {
-        put::put(&self.inner, data, self.inner.ask_before_put).await
+        let ask = self.inner.ask_before_put || self.inner.asking.pays(data.len());
+        put::put(&self.inner, data, ask).await
     }
 
     /// As [`Chunks::put`] for what was put before and is most likely still there: the nodes are asked
@@ -215,6 +277,18 @@ impl Chunks {
         self.inner.cache.size()
     }
 
+    /// What the disk cache has done and takes; nothing without one.
+    pub fn disk_cache(&self) -> DiskCacheFigures {
+        self.inner.disk.as_ref().map(DiskCache::figures).unwrap_or_default()
+    }
+
+    /// Leaves the disk cache as the next mount shall find it. Chunks are had without it afterwards.
+    pub async fn close_disk_cache(&self) {
+        if let Some(disk) = &self.inner.disk {
+            disk.close().await;
+        }
+    }
+
     /// Bytes of puts and of gets that are on their way now, and at most.
     pub fn transfers(&self) -> [(usize, usize); 2] {
         let Inner { upload, download, .. } = &*self.inner;
@@ -233,25 +307,54 @@ impl fmt::Debug for Chunks {
     }
 }
 
-async fn fetch(inner: Arc<Inner>, chunk: ChunkRef, landing: Landing) {
+async fn fetch(inner: Arc<Inner>, chunk: ChunkRef, turn: Turn, landing: Landing) {
     // Between the caller's look into the cache and its joining, an earlier fetch may have landed.
-    let fetched = match inner.cache.get(&chunk.id) {
+    let fetched = match inner.cache.get(&Key::from(&chunk)) {
         Some(data) => Ok(data),
-        None => {
-            let fetched = get::get(&inner, &chunk, || landing.is_wanted()).await;
-            if let Ok(data) = &fetched {
-                inner.reads.fetched(data.len());
-            }
-            fetched
-        }
+        None => match stored(&inner, &chunk, turn, &landing).await {
+            Ok(stored) => inner.hashing.unpack(&chunk, stored, inner.session.chunk_size()).await,
+            Err(error) => Err(error),
+        },
     };
     if let Ok(data) = &fetched {
-        inner.cache.insert(chunk.id, data.clone());
+        inner.cache.insert(Key::from(&chunk), data.clone());
     }
     landing.land(&fetched);
 }
 
-/// Two references may claim different lengths for one id; one of them is wrong.
-fn right_length(data: Bytes, chunk: &ChunkRef) -> Result<Bytes, ChunkError> {
-    if data.len() == chunk.stored_len as usize { Ok(data) } else { Err(ChunkError::Damaged) }
+/// The stored bytes of `chunk`, from the disk cache or from the nodes.
+async fn stored(
+    inner: &Inner,
+    chunk: &ChunkRef,
+    turn: Turn,
+    landing: &Landing,
+) -> Result<Bytes, ChunkError> {
+    let nodes = from_nodes(inner, chunk, turn, landing);
+    match &inner.disk {
+        Some(disk) => disk.get_or(chunk.id, nodes).await,
+        None => nodes.await,
+    }
+}
+
+async fn from_nodes(
+    inner: &Inner,
+    chunk: &ChunkRef,
+    turn: Turn,
+    landing: &Landing,
+) -> Result<Bytes, ChunkError> {
+    let fetched = get::get(inner, chunk, turn, || landing.is_wanted()).await;
+    if let Ok(data) = &fetched {
+        inner.reads.fetched(data.len());
+        inner.keep_on_disk(chunk.id, data);
+    }
+    fetched
+}
+
+/// Whether `data` can be the content of `chunk`. Two references may claim different lengths for one id;
+/// one of them is wrong.
+fn fits(data: &Bytes, chunk: &ChunkRef) -> bool {
+    match chunk.codec {
+        Codec::Plain => data.len() == chunk.stored_len as usize,
+        Codec::Lz4 | Codec::Zstd => data.len() >= chunk.logical_len as usize,
+    }
 }

@@ -21,14 +21,21 @@ use std::{
     time::Duration,
 };
 
-use cairn_proto::{ChunkError, limits::BATCH_BYTES};
-use futures_util::Stream;
+use cairn_proto::{
+    ChunkError,
+    bulk::{self, Weighty},
+    limits::BATCH_BYTES,
+};
+use futures_util::{Stream, TryStreamExt as _};
+use prost::Message;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::debug;
+
+use crate::rpc::connect::NodeWire;
 
 /// Batches under way on one stream.
 const FLIGHTS: usize = 4;
@@ -54,20 +61,19 @@ pub(super) trait Cargo: Sized + Send + Sync + 'static {
     /// One request.
     type Item: Item;
     /// A batch of them on the wire.
-    type Request: Send + 'static;
+    type Request: Weighty + 'static;
     /// The answer to a batch.
-    type Response: Send + 'static;
+    type Response: Message + Default + 'static;
+    /// The call that it is a stream of.
+    const PATH: &str;
     /// Silence with items under way after which the node counts as gone.
     const STALL: Duration;
 
     /// The batch of `items` on the wire.
     fn request<'a>(&self, seq: u64, items: impl Iterator<Item = &'a Self::Item>) -> Self::Request;
 
-    /// Opens the stream.
-    fn open(
-        &self,
-        outgoing: Outgoing<Self>,
-    ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send;
+    /// The connection to open the stream on.
+    fn wire(&self) -> NodeWire;
 
     /// The seq of the batch that `response` answers.
     fn seq(response: &Self::Response) -> u64;
@@ -243,8 +249,10 @@ impl<C: Cargo> Pipe<C> {
     /// One stream, from opening to end.
     async fn live(self: &Arc<Self>) -> End {
         let outgoing = Outgoing { pipe: self.clone(), connection: self.lock().connection };
+        let mut wire = self.cargo.wire();
+        let opening = bulk::call::<_, _, C::Response>(&mut wire, C::PATH, outgoing);
         let opened = tokio::select! {
-            opened = timeout(OPEN, self.cargo.open(outgoing)) => opened,
+            opened = timeout(OPEN, opening) => opened,
             () = self.aborted() => return End::Gone,
         };
         let mut replies = match opened {
@@ -257,7 +265,7 @@ impl<C: Cargo> Pipe<C> {
         };
         loop {
             tokio::select! {
-                reply = replies.message() => match reply {
+                reply = replies.try_next() => match reply {
                     Ok(Some(reply)) => {
                         if let Some(items) = self.landed(C::seq(&reply)) {
                             self.cargo.settle(items, reply).await;
@@ -361,9 +369,9 @@ pub(super) struct Outgoing<C: Cargo> {
 }
 
 impl<C: Cargo> Stream for Outgoing<C> {
-    type Item = C::Request;
+    type Item = Result<C::Request, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<C::Request>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut state = self.pipe.lock();
         if state.connection != self.connection || state.closed {
             return Poll::Ready(None);
@@ -372,7 +380,7 @@ impl<C: Cargo> Stream for Outgoing<C> {
             let request = self.pipe.cargo.request(seq, entries.iter().map(|e| &e.item));
             drop(state);
             self.pipe.busy.notify_one();
-            return Poll::Ready(Some(request));
+            return Poll::Ready(Some(Ok(request)));
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending

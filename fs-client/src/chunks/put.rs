@@ -2,8 +2,8 @@
 //!
 //! A target that does not answer is reported to the master at once; then a newer map is awaited and
 //! the chunk goes on under that. What is durable on a target of the newer map is not sent again. The
-//! client never decides on its own that a node may be skipped. If configured so, each target is asked
-//! first, and the chunk is sent only where it is not.
+//! client never decides on its own that a node may be skipped. Where that pays ([`super::asking`]) each target
+//! is asked first, and the chunk is sent only where it is not.
 //!
 //! Each node says with which epoch of garbage collection it stamped the chunk. The least of all is what
 //! the commit has to name.
@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkRef, ClusterMap, NodeId, manifest::CODEC_PLAIN};
+use cairn_proto::{ChunkError, ChunkRef, ClusterMap, NodeId};
 use futures_util::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Inner, Stored, fleet::NodeLink, puts::PutItem};
+use super::{Inner, Stored, cache::Key, fleet::NodeLink, puts::PutItem};
 
 /// A node that owes answers for this long, while another has answered, is given up.
 const LAGGARD: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ const OVERLOADED: Duration = Duration::from_millis(20);
 /// A chunk on its way.
 struct Load {
     chunk: ChunkRef,
+    /// The stored bytes.
     data: Bytes,
     budget: Arc<OwnedSemaphorePermit>,
     /// Whether the nodes are asked first.
@@ -63,12 +64,14 @@ pub(super) async fn put(inner: &Inner, data: Bytes, ask: bool) -> Result<Stored,
     let deadline = Instant::now() + inner.deadline;
     let budget = timeout_at(deadline, inner.upload.take(data.len())).await;
     let budget = Arc::new(budget.map_err(|_| ChunkError::Unreachable)?);
-    let id = inner.hashing.id_of(data.clone()).await?;
-    let chunk = ChunkRef { id, stored_len: len, logical_len: len, codec: CODEC_PLAIN };
-    let load = Load { chunk, data, budget, ask, sent: AtomicBool::new(false) };
+    let compression = inner.session.map().compression;
+    let alone = inner.upload.taken() <= data.len();
+    let (chunk, packed) = inner.hashing.pack(data.clone(), compression, alone).await?;
+    let load = Load { chunk, data: packed, budget, ask, sent: AtomicBool::new(false) };
     let stored = place(inner, &load, deadline).await?;
     inner.traffic.stored(len, load.sent.into_inner());
-    inner.cache.insert(id, load.data);
+    inner.keep_on_disk(chunk.id, &load.data);
+    inner.cache.insert(Key::from(&chunk), data);
     Ok(stored)
 }
 
@@ -133,10 +136,12 @@ async fn spread(
     let answered = &answered;
     let one = |link: Arc<NodeLink>| async move {
         let put = async {
-            if load.ask
-                && let Some(stamp) = link.asks().has(&load.chunk).await
-            {
-                return Ok(stamp);
+            if load.ask {
+                let stamp = link.asks().has(&load.chunk).await;
+                inner.asking.heard(stamp.is_some());
+                if let Some(stamp) = stamp {
+                    return Ok(stamp);
+                }
             }
             load.sent.store(true, Ordering::Relaxed);
             inner.traffic.leaves(load.chunk.stored_len);

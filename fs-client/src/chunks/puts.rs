@@ -3,15 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkId, pb, status};
+use cairn_proto::{ChunkError, ChunkId, bulk, pb, status};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tonic::{Status, Streaming};
 
 use super::{
-    pipe::{Cargo, Item, Outgoing},
+    pipe::{Cargo, Item},
     put::stamp,
 };
-use crate::rpc::connect::StorageClient;
+use crate::rpc::connect::NodeWire;
 
 /// One chunk for one node.
 pub(super) struct PutItem {
@@ -40,7 +39,7 @@ impl Item for PutItem {
 
 /// See the head of this file.
 pub(super) struct Puts {
-    pub(super) client: StorageClient,
+    pub(super) wire: NodeWire,
 }
 
 impl Cargo for Puts {
@@ -50,6 +49,7 @@ impl Cargo for Puts {
 
     /// A disk may take its time to make a batch durable; a node that needs longer is looked at by the
     /// master.
+    const PATH: &str = bulk::PUT;
     const STALL: Duration = Duration::from_secs(2);
 
     fn request<'a>(&self, seq: u64, items: impl Iterator<Item = &'a PutItem>) -> pb::PutBatch {
@@ -61,8 +61,8 @@ impl Cargo for Puts {
         batch
     }
 
-    async fn open(&self, outgoing: Outgoing<Self>) -> Result<Streaming<pb::PutBatchReply>, Status> {
-        Ok(self.client.clone().put(outgoing).await?.into_inner())
+    fn wire(&self) -> NodeWire {
+        self.wire.clone()
     }
 
     fn seq(response: &pb::PutBatchReply) -> u64 {

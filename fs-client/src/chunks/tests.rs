@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cairn_proto::{ChunkError, ChunkRef, ClusterMap, NodeState};
+use cairn_proto::{ChunkError, ChunkId, ChunkRef, ClusterMap, Codec, Compression, Ino, NodeState};
 use futures_util::future::join_all;
 
 use super::{
-    Chunks, Stored, Traffic,
+    Chunks, RUN, Stored, Traffic, Turn,
+    cache::Key,
     scripted::{Mood, StorageNode},
 };
 use crate::{
@@ -17,6 +18,14 @@ use crate::{
         scripted::{CHUNK_SIZE, Master},
     },
 };
+
+/// Of a chunk that lies anywhere.
+const TURN: Turn = Turn(0);
+
+/// All of `refs`, from either node in turn.
+async fn get_all(cold: &Chunks, refs: &[ChunkRef]) -> Vec<Result<Bytes, ChunkError>> {
+    join_all(refs.iter().zip(0..).map(|(chunk, n)| cold.get(chunk, Turn(n)))).await
+}
 
 struct Store {
     master: Master,
@@ -60,7 +69,8 @@ impl Store {
 fn map(epoch: u64, nodes: &[StorageNode], down: &[usize]) -> ClusterMap {
     let state = |i| if down.contains(&i) { NodeState::Down } else { NodeState::Up };
     let nodes = nodes.iter().enumerate().map(|(i, node)| node.entry(state(i))).collect();
-    ClusterMap { epoch, nodes, pg_bits: 10, replicas: 2, min_replicas: 1 }
+    let compression = Compression::Off;
+    ClusterMap { epoch, nodes, pg_bits: 10, replicas: 2, min_replicas: 1, compression }
 }
 
 fn data(n: u32) -> Bytes {
@@ -83,7 +93,7 @@ async fn a_chunk_goes_to_both_nodes_and_comes_back() {
         assert!(disk.puts.iter().all(|n| *n <= 16));
     }
     let cold = store.cold();
-    let got = join_all(refs.iter().map(|chunk| cold.get(chunk))).await;
+    let got = get_all(&cold, &refs).await;
     for (n, got) in (0..).zip(got) {
         assert_eq!(got.unwrap(), data(n));
     }
@@ -91,7 +101,7 @@ async fn a_chunk_goes_to_both_nodes_and_comes_back() {
     // On a busy machine some are late and asked for twice.
     assert!((100..180).contains(&asked.iter().sum::<usize>()), "once each: {asked:?}");
     assert!(asked.iter().all(|n| *n > 20), "both are used: {asked:?}");
-    cold.get(&refs[0]).await.unwrap();
+    cold.get(&refs[0], TURN).await.unwrap();
     let now: Vec<usize> = store.nodes.iter().map(|n| n.disk().gets.iter().sum()).collect();
     assert_eq!(now, asked, "from memory");
     let stored = store.chunks.put(Bytes::from_static(b"x")).await.unwrap();
@@ -125,7 +135,7 @@ async fn a_killed_node_costs_writers_and_readers_almost_nothing() {
     assert!(store.master.script().reports >= 1);
     let cold = store.cold();
     let began = Instant::now();
-    let got = join_all(before.iter().map(|chunk| cold.get(chunk))).await;
+    let got = get_all(&cold, &before).await;
     assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
     assert!(got.iter().all(Result::is_ok));
 }
@@ -148,13 +158,13 @@ async fn a_stopped_node_is_given_up_soon() {
     store.nodes[0].set(Mood::Silent);
     let cold = store.cold();
     let began = Instant::now();
-    let got = join_all(before.iter().map(|chunk| cold.get(chunk))).await;
+    let got = get_all(&cold, &before).await;
     assert!(got.iter().all(Result::is_ok));
     assert!(began.elapsed() < Duration::from_secs(1), "readers: {:?}", began.elapsed());
     let began = Instant::now();
-    cold.inner.cache.get(&before[0].id);
+    cold.inner.cache.get(&Key::from(&before[0]));
     let again = store.cold();
-    join_all(before.iter().map(|chunk| again.get(chunk))).await;
+    get_all(&again, &before).await;
     assert!(began.elapsed() < Duration::from_secs(1), "readers again: {:?}", began.elapsed());
 
     store.master.script().after_report = Some(store.map(2, &[0]));
@@ -170,8 +180,8 @@ async fn a_late_node_gets_company_and_is_avoided_afterwards() {
     let refs = store.put_all(8).await;
     store.nodes[1].set(Mood::Slow(Duration::from_millis(800)));
     let cold = store.cold();
-    for chunk in &refs {
-        cold.get(chunk).await.unwrap();
+    for (chunk, n) in refs.iter().zip(0..) {
+        cold.get(chunk, Turn(n)).await.unwrap();
     }
     let late: usize = store.nodes[1].disk().gets.iter().sum();
     assert!(late <= 1, "asked once, then avoided: {late}");
@@ -188,21 +198,62 @@ async fn a_damaged_copy_is_never_returned() {
     let refs = store.put_all(32).await;
     store.nodes[0].set(Mood::Damaged);
     let cold = store.cold();
-    for (n, got) in (0..).zip(join_all(refs.iter().map(|chunk| cold.get(chunk))).await) {
+    for (n, got) in (0..).zip(get_all(&cold, &refs).await) {
         assert_eq!(got.unwrap(), data(n));
     }
     assert!(!store.nodes[0].disk().gets.is_empty(), "the damaged node was asked");
     store.nodes[1].set(Mood::Damaged);
-    assert_eq!(store.cold().get(&refs[0]).await, Err(ChunkError::Damaged));
+    assert_eq!(store.cold().get(&refs[0], TURN).await, Err(ChunkError::Damaged));
     let lies = ChunkRef { stored_len: 5, logical_len: 5, ..refs[1] };
-    assert_eq!(cold.get(&lies).await, Err(ChunkError::Damaged), "the cache knows another length");
+    assert_eq!(
+        cold.get(&lies, TURN).await,
+        Err(ChunkError::Damaged),
+        "the cache knows another length"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_chunks_are_smaller_on_the_nodes_and_the_same_to_readers() {
+    let store = Store::start(2).await;
+    for (epoch, compression) in [(2, Compression::Lz4), (3, Compression::Zstd(3))] {
+        store.master.push_map(&ClusterMap { compression, ..store.map(epoch, &[]) });
+        store.session.watch_map().wait_for(|m| m.epoch == epoch).await.unwrap();
+        let content = data(epoch.try_into().unwrap());
+        let chunk = store.chunks.put(content.clone()).await.unwrap().chunk;
+        assert_ne!(chunk.codec, Codec::Plain);
+        assert!(chunk.stored_len < 1000 && chunk.logical_len == CHUNK_SIZE, "{chunk:?}");
+        assert!(store.nodes.iter().all(|n| n.disk().chunks[&chunk.id].len() < 1000));
+        assert_eq!(store.chunks.cached(&chunk).as_ref(), Some(&content), "kept by the writer");
+        let cold = store.cold();
+        cold.prefetch([(chunk, TURN)]);
+        assert_eq!(cold.get(&chunk, TURN).await.as_ref(), Ok(&content));
+        assert_eq!(cold.cached(&chunk).as_ref(), Some(&content));
+        // The same stored bytes as the content of a file: another chunk with the same id.
+        let len = chunk.stored_len;
+        let plain = ChunkRef { codec: Codec::Plain, logical_len: len, ..chunk };
+        assert_eq!(cold.cached(&plain), None);
+        let stored = cold.get(&plain, TURN).await.unwrap();
+        assert_eq!(ChunkId::of(&stored), chunk.id);
+        assert_eq!(cold.get(&chunk, TURN).await.as_ref(), Ok(&content), "not confused by it");
+        // References that lie.
+        let longer = ChunkRef { logical_len: CHUNK_SIZE + 1, ..chunk };
+        assert_eq!(cold.get(&longer, TURN).await, Err(ChunkError::Damaged));
+        let other = if chunk.codec == Codec::Lz4 { Codec::Zstd } else { Codec::Lz4 };
+        let wrong = ChunkRef { codec: other, ..chunk };
+        assert_eq!(cold.get(&wrong, TURN).await, Err(ChunkError::Damaged));
+        let small = store.chunks.put(Bytes::from_static(b"not worth it")).await.unwrap();
+        assert_eq!(small.chunk, ChunkRef::plain(b"not worth it"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_nobody_has_is_not_found_at_once() {
     let store = Store::start(3).await;
     let began = Instant::now();
-    assert_eq!(store.chunks.get(&ChunkRef::plain(b"nowhere")).await, Err(ChunkError::NotFound));
+    assert_eq!(
+        store.chunks.get(&ChunkRef::plain(b"nowhere"), TURN).await,
+        Err(ChunkError::NotFound)
+    );
     assert!(began.elapsed() < Duration::from_secs(1));
     assert!(store.nodes.iter().all(|n| n.disk().gets == [1]), "all were asked once");
 }
@@ -215,7 +266,7 @@ async fn with_all_nodes_dead_it_ends_at_the_deadline() {
     store.nodes.iter_mut().for_each(StorageNode::kill);
     let cold = store.cold();
     let began = Instant::now();
-    let (got, put) = tokio::join!(cold.get(&refs[0]), cold.put(data(9)));
+    let (got, put) = tokio::join!(cold.get(&refs[0], TURN), cold.put(data(9)));
     assert_eq!(got, Err(ChunkError::Unreachable));
     assert_eq!(put, Err(ChunkError::Unreachable));
     let took = began.elapsed();
@@ -233,7 +284,7 @@ async fn a_node_that_comes_back_within_the_deadline_is_used() {
     let chunk = store.nodes[1].disk().chunks.clone();
     store.nodes.iter_mut().for_each(StorageNode::kill);
     let cold = store.cold();
-    let waiting = tokio::spawn(async move { cold.get(&refs[0]).await });
+    let waiting = tokio::spawn(async move { cold.get(&refs[0], TURN).await });
     tokio::time::sleep(Duration::from_millis(400)).await;
     let back = StorageNode::start(store.master.fs, "node2");
     back.disk().chunks = chunk;
@@ -263,14 +314,33 @@ async fn one_fetch_serves_all_and_outlives_the_first_caller() {
     let cold = store.cold();
     let first = tokio::spawn({
         let (cold, chunk) = (cold.clone(), refs[0]);
-        async move { cold.get(&chunk).await }
+        async move { cold.get(&chunk, TURN).await }
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let others = join_all((0..10).map(|_| cold.get(&refs[0])));
+    let others = join_all((0..10).map(|_| cold.get(&refs[0], TURN)));
     first.abort();
     assert!(others.await.iter().all(|got| got.as_ref().is_ok_and(|d| *d == data(0))));
     let asked: usize = store.nodes.iter().map(|n| n.disk().gets.iter().sum::<usize>()).sum();
     assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_come_from_one_node_and_the_next_ones_from_the_other() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(3 * RUN as u32).await;
+    let cold = store.cold();
+    let turns = (0..).map(|index| Turn::of(Ino::ROOT, index));
+    for run in refs.iter().zip(turns).collect::<Vec<_>>().chunks(RUN as usize) {
+        let before: Vec<usize> = store.nodes.iter().map(|n| n.disk().gets.iter().sum()).collect();
+        join_all(run.iter().map(|(chunk, turn)| cold.get(chunk, *turn))).await;
+        let asked =
+            store.nodes.iter().zip(before).map(|(n, b)| n.disk().gets.iter().sum::<usize>() - b);
+        let mut asked: Vec<usize> = asked.collect();
+        asked.sort_unstable();
+        assert_eq!(asked, [0, RUN as usize]);
+    }
+    let all: Vec<usize> = store.nodes.iter().map(|n| n.disk().gets.iter().sum()).collect();
+    assert!(all.contains(&(RUN as usize)) && all.contains(&(2 * RUN as usize)), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,18 +349,18 @@ async fn read_ahead_fills_the_cache_within_its_budget() {
         Store::with(2, |c| ClientConfig { download_bytes: 40 * CHUNK_SIZE as usize, ..c }).await;
     let refs = store.put_all(64).await;
     let cold = store.cold();
-    cold.prefetch(refs.iter().copied());
+    cold.prefetch(refs.iter().map(|chunk| (*chunk, TURN)));
     for _ in 0..200 {
-        if (0..20).all(|n| cold.cached(&refs[n].id).is_some()) {
+        if (0..20).all(|n| cold.cached(&refs[n]).is_some()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let held = refs.iter().filter(|chunk| cold.cached(&chunk.id).is_some()).count();
+    let held = refs.iter().filter(|chunk| cold.cached(chunk).is_some()).count();
     assert_eq!(held, 20, "half of the download budget");
     let asked = || store.nodes.iter().map(|n| n.disk().gets.iter().sum::<usize>()).sum::<usize>();
     assert_eq!(asked(), 20);
-    cold.get(&refs[3]).await.unwrap();
+    cold.get(&refs[3], TURN).await.unwrap();
     assert_eq!(asked(), 20, "from memory");
 }
 

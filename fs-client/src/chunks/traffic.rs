@@ -9,14 +9,14 @@ pub(super) struct Counters {
     wire: AtomicU64,
 }
 
-/// Bytes of chunks that are durable by now, each chunk counted once whatever its number of copies.
+/// Bytes of content of chunks that are durable by now, each chunk counted once whatever its number of copies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Of chunks that at least one node lacked.
     pub sent: u64,
     /// Of chunks that every node had.
     pub present: u64,
-    /// Bytes handed to the nodes: every copy counts.
+    /// Bytes handed to the nodes, as stored: every copy counts.
     pub wire: u64,
 }
 

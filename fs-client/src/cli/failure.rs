@@ -4,7 +4,10 @@ use std::{fmt, process::ExitCode};
 
 use cairn_proto::FsError;
 
-use crate::rpc::{CallError, ConnectError};
+use crate::{
+    rpc::{CallError, ConnectError},
+    vfs::StartError,
+};
 
 /// A sentence for the person at the terminal, and the exit code.
 #[derive(Debug)]
@@ -105,6 +108,12 @@ impl fmt::Display for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
         Self::new(error.to_string())
     }
 }

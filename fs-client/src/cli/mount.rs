@@ -19,7 +19,7 @@ use std::{
 };
 
 use cairn_daemon::io_error::{explain, plain};
-use cairn_daemon::{log, metrics::page, notify, program::ACTIONS, size::Size};
+use cairn_daemon::{log, metrics::page, notify, program::ACTIONS, rest, size::Size};
 use clap::Args;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
@@ -32,6 +32,7 @@ use super::{
     mount_options::{MountOptions, add_flags},
 };
 use crate::{
+    config::DiskCacheConfig,
     daemon::{self, DaemonError, Inheritance, Settings},
     fuse::{MountSettings, liveness, mount_table},
     supervisor::{
@@ -63,6 +64,15 @@ pub struct Mount {
     /// Bytes of chunks to keep in memory for reading again
     #[arg(long, value_name = "BYTES", default_value_t = Size::mib(128), env = "CAIRN_MOUNT_CACHE_SIZE")]
     cache_size: Size,
+
+    /// Keep chunks in this directory of a local disk, where they outlive the mount: a new or empty
+    /// directory, and one for each mount
+    #[arg(long, value_name = "DIR", env = "CAIRN_MOUNT_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+
+    /// Bytes that --cache-dir may take on its disk; what was not used for longest goes first
+    #[arg(long, value_name = "BYTES", default_value_t = Size::mib(10 << 10), env = "CAIRN_MOUNT_CACHE_DIR_SIZE")]
+    cache_dir_size: Size,
 
     /// Bytes that may be written and not be stored yet
     #[arg(long, value_name = "BYTES", default_value_t = Size::mib(128), env = "CAIRN_MOUNT_DIRTY_SIZE")]
@@ -160,12 +170,19 @@ impl Mount {
     }
 
     /// The same command line, so that the child reads it as this process did; the mount point once more
-    /// in full, so that `cairn umount` knows it again.
+    /// in full, so that `cairn umount` knows it again; and the cache's directory, since the child works
+    /// elsewhere.
     fn arguments_in_full(&self, arguments: &[OsString]) -> Vec<OsString> {
         let mut arguments = arguments[1..].to_vec();
         if let Some(dir) = arguments.iter_mut().rev().find(|a| is_same_dir(Path::new(a), &self.dir))
         {
             *dir = self.dir.clone().into();
+        }
+        // What makes no path is said by whoever opens it.
+        if let Some(Ok(dir)) = self.cache_dir.as_ref().map(std::path::absolute) {
+            let mut flag = OsString::from("--cache-dir=");
+            flag.push(dir);
+            add_flags(&mut arguments, [flag]);
         }
         arguments
     }
@@ -227,6 +244,7 @@ impl Mount {
             let ready = || {
                 let _ = writeln!(io::stdout(), "{READY}");
             };
+            runtime.spawn(rest::give_back());
             let result = runtime.block_on(daemon::serve(settings, inheritance, ready));
             runtime.shutdown_background();
             result.map_err(|e| Failure::new(e.to_string()))
@@ -246,6 +264,8 @@ impl Mount {
         }
         let mut client = connection.config(&session_name(&self.dir))?;
         client.cache_bytes = self.cache_size.in_memory();
+        let bytes = self.cache_dir_size.0;
+        client.disk_cache = self.cache_dir.clone().map(|dir| DiskCacheConfig { dir, bytes });
         Ok(Settings {
             client,
             dirty_bytes: self.dirty_size.in_memory(),

@@ -16,8 +16,8 @@ use futures_util::future::try_join_all;
 use super::{
     File, Origin,
     commit::{Change, Outcome, ask, commit},
-    dirty::{DirtyChunk, Permit},
-    ranges::Ranges,
+    dirty::{DirtyChunk, Permit, cost_at_most},
+    extents::Extents,
     state::State,
 };
 
@@ -29,7 +29,7 @@ struct Appended {
     origin: Origin,
     from: u64,
     end: u64,
-    chunks: Vec<(u64, Bytes, Ranges)>,
+    chunks: Vec<(u64, Extents<Bytes>)>,
 }
 
 impl File {
@@ -45,10 +45,9 @@ impl File {
     }
 
     async fn append_piece(self: &Arc<Self>, origin: Origin, data: &[u8]) -> Result<(), FsError> {
-        // One chunk more than the bytes fill: they may begin in the middle of one.
-        let chunks = data.len() / (self.context.chunk_size as usize).max(1) + 2;
+        let cost = cost_at_most(data.len(), self.context.chunk_size);
         loop {
-            let permit = self.context.take(chunks).await?;
+            let permit = self.context.take(cost).await?;
             let waiting = {
                 let _one = self.appending.lock().await;
                 let mut state = self.lock();
@@ -119,21 +118,24 @@ impl File {
     /// `tries`: how often the chunks were put before, each time too long ago for the master.
     async fn try_append(&self, appended: &Appended, tries: u32) -> Result<Outcome, FsError> {
         let caller = appended.origin.caller;
-        let stores = appended.chunks.iter().map(async |(index, data, dirty)| {
-            let landed = self.store(caller, *index, data.clone(), dirty, tries).await?;
+        let stores = appended.chunks.iter().map(async |(index, ours)| {
+            let landed = self.store(caller, *index, ours, tries).await?;
             Ok::<_, FsError>(Change { index: *index, landed })
         });
         let changes = try_join_all(stores).await?;
         let size = pb::AppendAt { expected_size: appended.from, new_size: appended.end };
-        let (mtime, fence) = {
-            let state = self.lock();
-            (state.local_mtime, state.fence)
+        let (mtime, fence, durable) = {
+            let mut state = self.lock();
+            let durable = if state.durable_append { state.durable.send() } else { 0 };
+            (state.local_mtime, state.fence, durable)
         };
         let kill = appended.origin.kill_suid_sgid;
-        let op = commit(self.ino, &changes, Size::AppendAt(size), mtime, kill);
+        let mut op = commit(self.ino, &changes, Size::AppendAt(size), mtime, kill);
+        op.durable = durable != 0;
         let outcome = ask(self.context.session(), fence, caller, op).await?;
         if outcome.applied {
             let mut state = self.lock();
+            state.durable.applied(durable);
             state.absorb_own(&outcome.attr, &self.context.manifests);
             for change in &changes {
                 let (index, chunk) = (change.index, change.chunk());
@@ -161,9 +163,11 @@ impl File {
         let old = state.dirty.drain();
         let (bytes, mut permit) = join(old, self.context.chunk_size);
         let at = state.committed_size();
-        // One chunk more than before may be touched; for the moment of this commit the budget is
-        // exceeded by it rather than waited for.
-        state.dirty.write(at, &bytes, || permit.as_mut().and_then(|p| p.split(1)));
+        // They may lie in one chunk more than before; for the moment of this commit the budget is
+        // exceeded by what that takes rather than waited for.
+        state.dirty.write(at, &bytes, |cost| {
+            permit.as_mut().and_then(|p| p.split(cost.min(p.num_permits())))
+        });
         state.append_from = Some(at);
         state.local_end = at + bytes.len() as u64;
     }
@@ -180,10 +184,7 @@ impl State {
         let chunks: Vec<_> = self
             .dirty
             .iter()
-            .map(|(index, chunk)| {
-                let (data, dirty) = chunk.copy();
-                (index, data, dirty)
-            })
+            .map(|(index, chunk)| (index, chunk.ours().part(0, u32::MAX)))
             .collect();
         let end = self.local_end;
         (!chunks.is_empty()).then_some(Appended { origin: self.origin, from, end, chunks })
@@ -195,9 +196,9 @@ fn join(chunks: BTreeMap<u64, DirtyChunk>, chunk_size: u32) -> (BytesMut, Option
     let mut bytes = BytesMut::with_capacity(chunks.len() * chunk_size as usize);
     let mut permits: Option<Permit> = None;
     for chunk in chunks.into_values() {
-        let (data, dirty, permit) = chunk.into_parts();
-        for (start, end) in dirty.iter() {
-            bytes.extend_from_slice(&data[start as usize..end as usize]);
+        let (ours, permit) = chunk.into_parts();
+        for (_, appended) in ours.iter() {
+            bytes.extend_from_slice(appended);
         }
         match (&mut permits, permit) {
             (Some(all), Some(permit)) => all.merge(permit),

@@ -64,7 +64,7 @@ impl File {
     }
 
     fn is_ready(&self, state: &State) -> bool {
-        let batch = BATCH.min(self.context.budget_total() / 4).max(1);
+        let batch = BATCH.min(self.context.chunks_within_budget() / 4).max(1);
         let landed = state.flights.landed_prefix(batch);
         landed.len() == batch || landed.first().is_some_and(|first| *first < state.flush_below)
     }
@@ -72,7 +72,7 @@ impl File {
     async fn commit_all_ready(self: Arc<Self>) {
         let mut stale = 0;
         loop {
-            let (seqs, op) = {
+            let (seqs, op, durable) = {
                 let mut state = self.lock();
                 if !self.is_ready(&state) {
                     state.committing = false;
@@ -105,6 +105,7 @@ impl File {
                 }
                 Ok(outcome) if outcome.applied => {
                     stale = 0;
+                    state.durable.applied(durable);
                     self.committed(&mut state, &seqs, &outcome.attr);
                 }
                 Ok(outcome) => self.conflicted(&mut state, &seqs, outcome),
@@ -117,27 +118,35 @@ impl File {
         state.fence.is_some_and(|fence| fence != self.context.session().session_generation())
     }
 
-    fn batch(&self, state: &mut State) -> (Vec<u64>, pb::Commit) {
+    /// What is committed next: the flights, the operation, and its number when it is to be power-safe,
+    /// otherwise 0.
+    fn batch(&self, state: &mut State) -> (Vec<u64>, pb::Commit, u64) {
         let seqs = state.flights.landed_prefix(BATCH);
         let mut changes = Vec::with_capacity(seqs.len());
         let mut end = 0;
         for &seq in &seqs {
             let Some(flight) = state.flights.get_mut(seq) else { continue };
             let Some(landed) = flight.landed else { continue };
-            let (index, dirty_end) = (flight.index, flight.dirty.end());
+            let (index, dirty_end) = (flight.index, flight.ours.end());
             changes.push(Change { index, landed });
             end = end.max(state.end_in_file(index, dirty_end));
         }
         let kill = std::mem::take(&mut state.origin.kill_suid_sgid);
         state.killing = kill;
-        let op = commit(self.ino, &changes, Size::GrowTo(end), state.local_mtime, kill);
-        (seqs, op)
+        let mut op = commit(self.ino, &changes, Size::GrowTo(end), state.local_mtime, kill);
+        // The last of those that somebody waits for, and no other.
+        let below = state.durable_below;
+        op.durable = seqs.first().is_some_and(|first| *first < below)
+            && seqs.last().is_some_and(|last| last + 1 >= below);
+        let durable = if op.durable { state.durable.send() } else { 0 };
+        (seqs, op, durable)
     }
 
     fn committed(self: &Arc<Self>, state: &mut State, seqs: &[u64], attr: &Attr) {
         let manifests = &self.context.manifests;
         state.absorb_own(attr, manifests);
         state.verifying_since = None;
+        state.conflicting_since = None;
         for &seq in seqs {
             let Some(Flight { index, landed, .. }) = state.flights.remove(seq) else { continue };
             if let Some(landed) = landed {
@@ -182,9 +191,8 @@ impl File {
     }
 
     fn conflicted(self: &Arc<Self>, state: &mut State, seqs: &[u64], outcome: Outcome) {
-        let late = |f: &Flight| f.since.elapsed() > self.context.deadline;
-        let oldest = seqs.first().and_then(|seq| state.flights.get_mut(*seq));
-        if oldest.is_some_and(|flight| late(flight)) || outcome.conflicts.is_empty() {
+        let since = *state.conflicting_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > self.context.deadline || outcome.conflicts.is_empty() {
             self.give_up(state, FsError::Io);
             return;
         }

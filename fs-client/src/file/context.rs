@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,12 @@ use std::{
 use cairn_proto::{FsError, Ino, pb};
 use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
-use super::{File, dirty::Permit, manifests::ManifestCache, state::State};
+use super::{
+    File,
+    dirty::{Permit, cost_at_most},
+    manifests::ManifestCache,
+    state::State,
+};
 use crate::{
     chunks::Chunks,
     config::ClientConfig,
@@ -23,13 +29,16 @@ use crate::{
 /// without their deadline running.
 const UPLOAD_BYTES: usize = 32 << 20;
 
+/// How often who waits for room has the files flushed.
+const FLUSH_AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module's head.
 pub struct FileContext {
     session: Session,
     chunks: Chunks,
     pub(super) chunk_size: u32,
     pub(super) deadline: Duration,
-    /// Chunk buffers that may hold uncommitted bytes, over all files.
+    /// Bytes that may be uncommitted, over all files.
     budget: Arc<Semaphore>,
     budget_total: usize,
     pub(super) uploads: Semaphore,
@@ -42,7 +51,7 @@ pub struct FileContext {
 }
 
 impl FileContext {
-    /// `dirty_bytes` bounds what may be written and not yet be committed, counted in whole chunks.
+    /// `dirty_bytes` bounds the memory of what may be written and not yet be committed.
     /// Must be called within the runtime that shall do the work.
     pub fn new(
         session: Session,
@@ -52,8 +61,9 @@ impl FileContext {
     ) -> Self {
         let chunk_size = session.chunk_size();
         let chunk = (chunk_size as usize).max(1);
-        // A write of 1 MiB must fit at once, whatever the chunk size.
-        let budget_total = (dirty_bytes / chunk).max((1 << 20) / chunk + 2).max(4);
+        // A write of 1 MiB must fit at once, whatever the chunk size, and so must four chunks.
+        let least = cost_at_most(1 << 20, chunk_size).max(4 * chunk);
+        let budget_total = dirty_bytes.clamp(least, Semaphore::MAX_PERMITS);
         Self {
             session,
             chunks,
@@ -84,36 +94,45 @@ impl FileContext {
         &self.session
     }
 
-    /// Chunk buffers in the whole budget.
+    /// Bytes in the whole budget.
     pub(super) fn budget_total(&self) -> usize {
         self.budget_total
     }
 
-    /// Bytes of the buffers that hold uncommitted bytes now, and at most; in whole chunks.
-    pub fn dirty_bytes(&self) -> (usize, usize) {
-        let taken = self.budget_total.saturating_sub(self.budget.available_permits());
-        let bytes = |chunks: usize| chunks * self.chunk_size as usize;
-        (bytes(taken), bytes(self.budget_total))
+    /// How many chunks that are dirty from end to end it has room for.
+    pub(super) fn chunks_within_budget(&self) -> usize {
+        self.budget_total / (self.chunk_size as usize).max(1)
     }
 
-    /// `count` chunk buffers if they are free now.
+    /// Bytes of memory that uncommitted bytes take now, and at most.
+    pub fn dirty_bytes(&self) -> (usize, usize) {
+        (self.budget_total.saturating_sub(self.budget.available_permits()), self.budget_total)
+    }
+
+    /// `count` bytes of the budget if they are free now.
     pub(super) fn try_take(&self, count: usize) -> Option<Permit> {
         let count = u32::try_from(count).ok()?;
         Arc::clone(&self.budget).try_acquire_many_owned(count).ok()
     }
 
-    /// `count` chunk buffers; writes back what is dirty when there are none.
+    /// `count` bytes of the budget; writes back what is dirty when there are none.
     pub(super) async fn take(&self, count: usize) -> Result<Permit, FsError> {
         if let Some(permit) = self.try_take(count) {
             return Ok(permit);
         }
-        for file in self.dirty_files() {
-            file.flush_in_background();
-        }
         let count = u32::try_from(count).map_err(|_| FsError::NoMemory)?;
-        match timeout(self.deadline, Arc::clone(&self.budget).acquire_many_owned(count)).await {
-            Ok(permit) => permit.map_err(|_| FsError::Io),
-            Err(_) => Err(FsError::TimedOut),
+        let taking = Arc::clone(&self.budget).acquire_many_owned(count);
+        let mut taking = pin!(timeout(self.deadline, taking));
+        loop {
+            // Again and again: a flush that is under way leaves out what was written after it began.
+            for file in self.dirty_files() {
+                file.flush_in_background();
+            }
+            match timeout(FLUSH_AGAIN, taking.as_mut()).await {
+                Ok(Ok(permit)) => return permit.map_err(|_| FsError::Io),
+                Ok(Err(_)) => return Err(FsError::TimedOut),
+                Err(_) => {}
+            }
         }
     }
 

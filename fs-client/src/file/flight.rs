@@ -1,15 +1,12 @@
 //! [`Flights`]: chunks between being cut and being committed, in the order in which they took off.
 //! Pure, but for the budget permits.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Instant,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use cairn_proto::ChunkRef;
 
-use super::{dirty::Permit, ranges::Ranges};
+use super::{dirty::Permit, extents::Extents};
 use crate::chunks::Stored;
 
 /// A chunk that can be committed.
@@ -26,12 +23,8 @@ pub struct Landed {
 pub struct Flight {
     /// Index of the chunk.
     pub index: u64,
-    /// Our bytes, indexed like the chunk; kept to be merged again after a conflict.
-    pub data: Bytes,
-    /// Which of them are ours.
-    pub dirty: Ranges,
-    /// When it took off, for the deadline.
-    pub since: Instant,
+    /// Our bytes; kept to be merged again after a conflict.
+    pub ours: Extents<Bytes>,
     /// Once the nodes have it.
     pub landed: Option<Landed>,
     /// How often it was put before: the nodes are asked whether they still have it.
@@ -115,9 +108,7 @@ mod tests {
     fn flight(index: u64) -> Flight {
         Flight {
             index,
-            data: Bytes::from_static(b"x"),
-            dirty: Ranges::of(0, 1),
-            since: Instant::now(),
+            ours: Extents::of(0, Bytes::from_static(b"x")),
             landed: None,
             tries: 0,
             permit: None,

@@ -14,11 +14,11 @@ use tokio::time::sleep;
 use super::{
     File,
     cut::{cut, is_zero, needs_base},
+    extents::Extents,
     flight::Landed,
-    ranges::Ranges,
     state::State,
 };
-use crate::rpc::Caller;
+use crate::{chunks::Turn, rpc::Caller};
 
 /// Pause, times the number of tries, before chunks are put again whose stamps were too old again.
 const LAGGING: Duration = Duration::from_millis(20);
@@ -38,7 +38,28 @@ impl File {
     /// # Errors
     /// Why bytes were lost. Handles tell of it too.
     pub async fn flush(self: &Arc<Self>) -> Result<(), FsError> {
-        if self.lock().append_from.is_some() {
+        self.flush_as(false).await
+    }
+
+    /// As [`File::flush`]. True when the master has also said that everything before the end of this call
+    /// is power-safe; otherwise it has to be asked.
+    ///
+    /// # Errors
+    /// As for [`File::flush`].
+    pub async fn flush_durably(self: &Arc<Self>) -> Result<bool, FsError> {
+        let last = self.lock().durable.last();
+        self.flush_as(true).await?;
+        Ok(self.lock().durable.since(last))
+    }
+
+    async fn flush_as(self: &Arc<Self>, durable: bool) -> Result<(), FsError> {
+        let appending = {
+            let mut state = self.lock();
+            let appending = state.append_from.is_some();
+            state.durable_append |= durable && appending;
+            appending
+        };
+        if appending {
             return self.flush_appended().await;
         }
         let (mark, errors) = {
@@ -53,7 +74,7 @@ impl File {
         loop {
             let mut progress = pin!(self.progress.notified());
             progress.as_mut().enable();
-            match self.flush_step(mark, errors, &mut target) {
+            match self.flush_step(mark, errors, durable, &mut target) {
                 Flushed::Done => return Ok(()),
                 Flushed::Failed(error) => return Err(error),
                 Flushed::Waiting => progress.await,
@@ -61,7 +82,13 @@ impl File {
         }
     }
 
-    fn flush_step(self: &Arc<Self>, mark: u64, errors: u64, target: &mut Option<u64>) -> Flushed {
+    fn flush_step(
+        self: &Arc<Self>,
+        mark: u64,
+        errors: u64,
+        durable: bool,
+        target: &mut Option<u64>,
+    ) -> Flushed {
         let mut state = self.lock();
         if let Some(error) = state.errors.since(errors) {
             return Flushed::Failed(error);
@@ -80,6 +107,9 @@ impl File {
         }
         if left == 0 && target.is_none() {
             *target = Some(state.flights.next_seq());
+            if durable {
+                state.durable_below = state.flights.next_seq();
+            }
         }
         state.flush_below = state.flush_below.max(state.flights.next_seq());
         let in_flight = state.flights.first_seq();
@@ -132,27 +162,27 @@ impl File {
 
     async fn upload_flight(&self, seq: u64) -> Result<Option<Landed>, FsError> {
         let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
-        let (index, data, dirty, caller, tries) = {
+        let (index, ours, caller, tries) = {
             let mut state = self.lock();
             let caller = state.origin.caller;
             let Some(flight) = state.flights.get_mut(seq) else { return Ok(None) };
-            (flight.index, flight.data.clone(), flight.dirty.clone(), caller, flight.tries)
+            (flight.index, flight.ours.clone(), caller, flight.tries)
         };
-        self.store(caller, index, data, &dirty, tries).await.map(Some)
+        self.store(caller, index, &ours, tries).await.map(Some)
     }
 
-    /// Makes the new version of chunk `index` from `data` and what is there, and puts it to the nodes
+    /// Makes the new version of chunk `index` from `ours` and what is there, and puts it to the nodes
     /// unless it is a hole. `tries`: how often it was put before; then the nodes are asked first.
     pub(super) async fn store(
         &self,
         caller: Caller,
         index: u64,
-        data: Bytes,
-        dirty: &Ranges,
+        ours: &Extents<Bytes>,
         tries: u32,
     ) -> Result<Landed, FsError> {
-        let (expected, base) = self.base(caller, index, dirty).await?;
-        let content = cut(dirty, data, &base);
+        let (expected, base) = self.base(caller, index, ours).await?;
+        let content = cut(ours, &base);
+        drop(base);
         let stored = match (is_zero(&content), tries) {
             (true, _) => None,
             (false, 0) => Some(self.context.chunks().put(content).await?),
@@ -170,15 +200,15 @@ impl File {
         &self,
         caller: Caller,
         index: u64,
-        dirty: &Ranges,
+        ours: &Extents<Bytes>,
     ) -> Result<(Option<ChunkRef>, Bytes), FsError> {
         let mut again = true;
         loop {
             let expected = self.resolve(caller, index).await?;
-            let Some(chunk) = expected.filter(|c| needs_base(dirty, c.logical_len)) else {
+            let Some(chunk) = expected.filter(|c| needs_base(ours, c.logical_len)) else {
                 return Ok((expected, Bytes::new()));
             };
-            match self.context.chunks().get(&chunk).await {
+            match self.context.chunks().get(&chunk, Turn::of(self.ino, index)).await {
                 Ok(stored) => return Ok((expected, stored.slice(..chunk.logical_len as usize))),
                 Err(ChunkError::NotFound | ChunkError::Damaged) if again => {
                     again = false;

@@ -129,7 +129,10 @@ pub fn flatten(
     let mut refs = Vec::with_capacity(runs.iter().map(|r| r.refs.len()).sum());
     let mut next = first_index;
     for run in runs {
-        let run = ManifestRun::try_from(run).map_err(|_| FsError::Protocol)?;
+        let run = ManifestRun::try_from(run).map_err(|error| {
+            tracing::error!(%error, "the master sent a manifest that cannot be used");
+            FsError::Protocol
+        })?;
         if run.first_index < next {
             return Err(FsError::Protocol);
         }

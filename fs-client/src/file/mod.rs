@@ -20,7 +20,7 @@
 //! An error that time does not heal drops everything that is not committed, so that the file remains
 //! what it was at some moment; every handle tells of it ([`errors`]).
 //!
-//! [`ranges`], [`dirty`], [`cut`], [`flight`], [`readahead`], [`errors`] and [`manifests`] are pure.
+//! [`extents`], [`dirty`], [`cut`], [`flight`], [`readahead`], [`errors`] and [`manifests`] are pure.
 //! Lock order: `appending`, `fetching` (async), then the state (never across an await), then the
 //! list of dirty files in [`context`].
 
@@ -30,13 +30,14 @@ pub mod context;
 pub mod cut;
 pub mod dirty;
 pub mod errors;
+pub mod extents;
 pub mod flight;
 pub mod flush;
 pub mod holes;
 pub mod manifests;
-pub mod ranges;
 pub mod read;
 pub mod readahead;
+pub mod slices;
 pub mod state;
 pub mod table;
 pub mod write;
@@ -53,6 +54,7 @@ pub use self::{
     context::FileContext,
     errors::{SeenErrors, ToldBy},
     readahead::ReadAhead,
+    slices::Slices,
     table::{Files, Hold},
 };
 use self::{manifests::PAGE_REFS, state::State};

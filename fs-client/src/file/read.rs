@@ -16,17 +16,20 @@ use cairn_proto::{
 };
 use futures_util::future::try_join_all;
 
-use super::{File, cut::overlay, ranges::Ranges, readahead::ReadAhead, state::State};
-use crate::rpc::Caller;
+use super::{File, Slices, extents::Extents, readahead::ReadAhead, state::State};
+use crate::{chunks::Turn, rpc::Caller};
 
 /// A part of one chunk, and what it is made of.
 struct Piece {
     span: ChunkSpan,
     /// `None`: a hole, or nothing of it shows.
     base: Option<ChunkRef>,
-    /// Our own bytes over it, oldest first, indexed like the chunk.
-    layers: Vec<(Ranges, Bytes)>,
+    /// Our own bytes over it, oldest first.
+    layers: Vec<Extents<Bytes>>,
 }
+
+/// What a hole reads as.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// How long a failed read fails again at once.
 const FAILED_FOR: Duration = Duration::from_secs(2);
@@ -65,7 +68,7 @@ impl File {
         ahead: &Mutex<ReadAhead>,
         offset: u64,
         len: usize,
-    ) -> Result<Bytes, FsError> {
+    ) -> Result<Slices, FsError> {
         if let Some(error) = self.lock().failed_read.recent(offset) {
             return Err(error);
         }
@@ -97,13 +100,13 @@ impl File {
         ahead: &Mutex<ReadAhead>,
         offset: u64,
         len: usize,
-    ) -> Option<Bytes> {
+    ) -> Option<Slices> {
         let Plan::Ready(pieces) = self.plan(offset, len) else { return None };
         let chunks = self.context.chunks();
         let bases = pieces
             .iter()
             .map(|piece| match piece.base {
-                Some(chunk) => chunks.cached(&chunk.id).map(Some),
+                Some(chunk) => chunks.cached(&chunk).map(Some),
                 None => Some(None),
             })
             .collect::<Option<Vec<_>>>()?;
@@ -132,7 +135,7 @@ impl File {
         let mut pieces = Vec::new();
         for span in spans(offset, len, self.context.chunk_size) {
             let layers = layers(&state, span);
-            let covered = layers.iter().any(|(ranges, _)| ranges.covers(span.start, span.end));
+            let covered = layers.iter().any(|ours| ours.covers(span.start, span.end));
             let base = if covered {
                 None
             } else {
@@ -148,11 +151,12 @@ impl File {
 
     async fn fetch(&self, pieces: &[Piece]) -> Result<Vec<Option<Bytes>>, ChunkError> {
         let chunks = self.context.chunks();
-        if let [Piece { base: Some(chunk), .. }] = pieces {
-            return Ok(vec![Some(chunks.get(chunk).await?)]);
+        let turn = |piece: &Piece| Turn::of(self.ino, piece.span.index);
+        if let [piece @ Piece { base: Some(chunk), .. }] = pieces {
+            return Ok(vec![Some(chunks.get(chunk, turn(piece)).await?)]);
         }
         try_join_all(pieces.iter().map(async |piece| match &piece.base {
-            Some(chunk) => chunks.get(chunk).await.map(Some),
+            Some(chunk) => chunks.get(chunk, turn(piece)).await.map(Some),
             None => Ok(None),
         }))
         .await
@@ -167,22 +171,21 @@ impl File {
     ) {
         let len: u64 = pieces.iter().map(|p| u64::from(p.span.len())).sum();
         let size = self.lock().committed_size();
-        let range = {
+        let ranges = {
             let mut ahead = ahead.lock().unwrap_or_else(PoisonError::into_inner);
             ahead.observe(offset, len, size)
         };
-        if range.is_empty() {
+        if ranges.is_empty() {
             return;
         }
-        let wanted = indexes(range.start, range.end - range.start, self.context.chunk_size);
-        match self.known_refs(wanted.clone()) {
+        match self.known_refs(&ranges) {
             Ok(refs) => self.context.chunks().prefetch(refs),
             Err(unknown) => {
                 let file = Arc::clone(self);
                 self.context.runtime.spawn(async move {
                     // Only a hint: the read itself meets the error if there is one.
                     if file.resolve(caller, unknown).await.is_ok()
-                        && let Ok(refs) = file.known_refs(wanted)
+                        && let Ok(refs) = file.known_refs(&ranges)
                     {
                         file.context.chunks().prefetch(refs);
                     }
@@ -191,51 +194,63 @@ impl File {
         }
     }
 
-    /// The references at `wanted`, holes left out, or the first index that is not known.
-    fn known_refs(&self, wanted: Range<u64>) -> Result<Vec<ChunkRef>, u64> {
+    /// The references within `ranges`, holes left out, or the first index that is not known.
+    fn known_refs(&self, ranges: &[Range<u64>]) -> Result<Vec<(ChunkRef, Turn)>, u64> {
         let state = self.lock();
-        let known = wanted.map(|index| self.known_in(&state, index).ok_or(index));
+        let chunk_size = self.context.chunk_size;
+        let within = |r: &Range<u64>| indexes(r.start, r.end - r.start, chunk_size);
+        let known = ranges.iter().flat_map(within);
+        let known = known.map(|index| match self.known_in(&state, index) {
+            Some(chunk) => Ok(chunk.map(|chunk| (chunk, Turn::of(self.ino, index)))),
+            None => Err(index),
+        });
         known.filter_map(Result::transpose).collect()
     }
 }
 
 /// What this mount has written over `span`.
-fn layers(state: &State, span: ChunkSpan) -> Vec<(Ranges, Bytes)> {
+fn layers(state: &State, span: ChunkSpan) -> Vec<Extents<Bytes>> {
     let mut layers = Vec::new();
     if let Some(flight) = state.flights.of_index(span.index) {
-        layers.push((flight.dirty.clone(), flight.data.clone()));
+        layers.push(flight.ours.clone());
     }
     if let Some(dirty) = state.dirty.get(span.index)
-        && dirty.ranges().within(span.start, span.end).next().is_some()
+        && dirty.ours().touches(span.start, span.end)
     {
-        layers.push(dirty.copy_range(span.start, span.end));
+        layers.push(dirty.ours().part(span.start, span.end));
     }
     layers
 }
 
 /// The bytes of `pieces`, whose bases are `bases`.
-fn assemble(pieces: &[Piece], bases: Vec<Option<Bytes>>) -> Bytes {
-    if let ([piece], [Some(base)]) = (pieces, &bases[..])
-        && piece.layers.is_empty()
-        && piece.base.is_some_and(|chunk| chunk.logical_len >= piece.span.end)
-    {
-        return base.slice(piece.span.start as usize..piece.span.end as usize);
-    }
-    let len = pieces.iter().map(|p| p.span.len() as usize).sum();
-    let mut out = BytesMut::with_capacity(len);
-    for (piece, base) in pieces.iter().zip(bases) {
-        let at = out.len();
-        let ChunkSpan { start, end, .. } = piece.span;
-        if let (Some(base), Some(chunk)) = (base, piece.base) {
+fn assemble(pieces: &[Piece], bases: Vec<Option<Bytes>>) -> Slices {
+    pieces.iter().zip(bases).map(|(piece, base)| piece.bytes(base)).collect()
+}
+
+impl Piece {
+    /// What it has, over `base`: a slice of that if nothing lies over it.
+    fn bytes(&self, base: Option<Bytes>) -> Bytes {
+        let (start, end) = (self.span.start, self.span.end);
+        let (whole, len) = (start as usize..end as usize, (end - start) as usize);
+        let base = base.zip(self.base);
+        match &base {
+            Some((data, chunk)) if self.layers.is_empty() && chunk.logical_len >= end => {
+                return data.slice(whole);
+            }
+            None if self.layers.is_empty() && len <= ZEROS.len() => {
+                return Bytes::from_static(&ZEROS[..len]);
+            }
+            Some(_) | None => {}
+        }
+        let mut out = BytesMut::with_capacity(len);
+        if let Some((data, chunk)) = base {
             let stop = chunk.logical_len.min(end).max(start);
-            out.extend_from_slice(&base[start as usize..stop as usize]);
+            out.extend_from_slice(&data[start as usize..stop as usize]);
         }
-        out.resize(at + piece.span.len() as usize, 0);
-        for (ranges, data) in &piece.layers {
-            overlay(ranges, data, start, &mut out[at..]);
-        }
+        out.resize(len, 0);
+        self.layers.iter().for_each(|ours| ours.overlay(start, &mut out));
+        out.freeze()
     }
-    out.freeze()
 }
 
 #[cfg(test)]
@@ -250,16 +265,16 @@ mod tests {
     fn a_clipped_chunk_reads_as_zeros_past_its_content() {
         let stored = Bytes::from_static(b"abcdef");
         let chunk = ChunkRef::plain(&stored).clipped(3);
-        let bytes = assemble(&[piece(1, 6, chunk)], vec![Some(stored)]);
+        let bytes = assemble(&[piece(1, 6, chunk)], vec![Some(stored)]).joined();
         assert_eq!(&bytes[..], b"bc\0\0\0");
     }
 
     #[test]
     fn newer_layers_lie_over_older_ones_and_over_holes() {
         let mut both = piece(0, 6, None);
-        both.layers.push((Ranges::of(0, 4), Bytes::from_static(b"old!")));
-        both.layers.push((Ranges::of(2, 3), Bytes::from_static(b"..N")));
-        let bytes = assemble(&[both, piece(0, 2, None)], vec![None, None]);
+        both.layers.push(Extents::of(0, Bytes::from_static(b"old!")));
+        both.layers.push(Extents::of(2, Bytes::from_static(b"N")));
+        let bytes = assemble(&[both, piece(0, 2, None)], vec![None, None]).joined();
         assert_eq!(&bytes[..], b"olN!\0\0\0\0");
     }
 
@@ -267,7 +282,7 @@ mod tests {
     fn a_whole_chunk_is_answered_without_a_copy() {
         let stored = Bytes::from(vec![5; 64]);
         let chunk = Some(ChunkRef::plain(&stored));
-        let bytes = assemble(&[piece(8, 64, chunk)], vec![Some(stored.clone())]);
+        let bytes = assemble(&[piece(8, 64, chunk)], vec![Some(stored.clone())]).joined();
         assert_eq!(bytes.as_ptr(), stored[8..].as_ptr());
     }
 }

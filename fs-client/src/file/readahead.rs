@@ -1,8 +1,11 @@
-//! [`ReadAhead`]: how far ahead of a reader to fetch. A pure state machine, one per handle.
+//! [`ReadAhead`]: what to fetch ahead of a reader. A pure state machine, one per handle.
 //!
-//! Reads that continue where the last one ended (or nearly: the kernel sends its own read-ahead out
-//! of order) double the window up to [`WINDOW_MAX`]; any other read halves it, and below
-//! [`WINDOW_MIN`] nothing is fetched ahead. So a random reader costs nothing extra after a few reads.
+//! - Reads that continue where the last one ended (or nearly: the kernel sends its own read-ahead out of
+//!   order) double the window up to [`WINDOW_MAX`].
+//! - Reads at equal distances, forwards over gaps or backwards, are known by the third such distance; the
+//!   places of the next ones are fetched, further ahead each time, at most [`WINDOW_MAX`] bytes of chunks.
+//! - Any other read halves the window, and below [`WINDOW_MIN`] nothing is fetched ahead. So a random
+//!   reader costs nothing extra after a few reads.
 
 use std::ops::Range;
 
@@ -12,6 +15,12 @@ pub const WINDOW_MIN: u64 = 512 * 1024;
 pub const WINDOW_MAX: u64 = 8 * 1024 * 1024;
 /// A read that begins this close to the expected place still counts as sequential.
 const SLACK: u64 = 1024 * 1024;
+/// So many equal distances in a row are a stride.
+const STRIDES: u32 = 3;
+/// Reads over smaller gaps count as sequential: what lies between is mostly in the same chunks.
+const GAP: u64 = 128 * 1024;
+/// What one read of a stride costs at least, in bytes: its chunk.
+const UNIT: u64 = 64 * 1024;
 
 /// What one handle's reads look like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,11 +28,34 @@ pub struct ReadAhead {
     expected: u64,
     window: u64,
     ahead_until: u64,
+    stride: Stride,
+}
+
+/// The distance between one read and the next.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stride {
+    last: u64,
+    distance: i64,
+    /// How often in a row.
+    seen: u32,
+    /// Of the reads to come so many have been fetched already.
+    fetched: u64,
 }
 
 impl ReadAhead {
-    /// Takes note of a read and says which bytes should be fetched ahead now; often none.
-    pub fn observe(&mut self, offset: u64, len: u64, size: u64) -> Range<u64> {
+    /// Takes note of a read and says which bytes should be fetched ahead now, in this order; often none.
+    /// None of the ranges is empty.
+    pub fn observe(&mut self, offset: u64, len: u64, size: u64) -> Vec<Range<u64>> {
+        self.stride.observe(offset);
+        if self.stride.counts(len) {
+            (self.expected, self.window, self.ahead_until) = (offset.saturating_add(len), 0, 0);
+            return self.stride.ahead(len, size);
+        }
+        let range = self.sequential(offset, len, size);
+        if range.is_empty() { Vec::new() } else { vec![range] }
+    }
+
+    fn sequential(&mut self, offset: u64, len: u64, size: u64) -> Range<u64> {
         let end = offset.saturating_add(len);
         let near = offset <= self.expected.saturating_add(SLACK)
             && offset.saturating_add(SLACK) >= self.expected;
@@ -49,8 +81,58 @@ impl ReadAhead {
     }
 }
 
+impl Stride {
+    fn observe(&mut self, offset: u64) {
+        // Offsets of files are below 2^63.
+        let distance = offset.wrapping_sub(self.last).cast_signed();
+        if distance == self.distance {
+            self.seen = self.seen.saturating_add(1);
+            self.fetched = self.fetched.saturating_sub(1);
+        } else {
+            (self.distance, self.seen, self.fetched) = (distance, 1, 0);
+        }
+        self.last = offset;
+    }
+
+    /// Whether reads of `len` bytes at this distance are better fetched one by one than with all between.
+    fn counts(&self, len: u64) -> bool {
+        let forwards_over_gaps = self.distance > 0 && self.distance.unsigned_abs() >= len + GAP;
+        self.seen >= STRIDES && (self.distance < 0 || forwards_over_gaps)
+    }
+
+    fn ahead(&mut self, len: u64, size: u64) -> Vec<Range<u64>> {
+        // Short steps share chunks: they are looked ahead for as far as their chunks allow.
+        let cost = self.distance.unsigned_abs().min(len.max(UNIT)).max(1);
+        let most = (WINDOW_MAX / cost).max(1);
+        let grown = 1u64.checked_shl(self.seen - STRIDES + 2).unwrap_or(most);
+        let wanted = if cost < UNIT { most } else { grown.min(most) };
+        if wanted - self.fetched.min(wanted) < wanted.div_ceil(2) {
+            return Vec::new();
+        }
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for n in self.fetched + 1..=wanted {
+            let by = i64::try_from(n).ok().and_then(|n| self.distance.checked_mul(n));
+            let Some(start) = by.and_then(|by| self.last.checked_add_signed(by)) else { break };
+            if start >= size {
+                break;
+            }
+            let range = start..start.saturating_add(len).min(size);
+            match ranges.last_mut() {
+                Some(last) if range.end >= last.start && range.start < last.start => {
+                    last.start = range.start;
+                }
+                _ => ranges.push(range),
+            }
+        }
+        self.fetched = wanted;
+        ranges
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const SIZE: u64 = 1 << 30;
@@ -61,8 +143,7 @@ mod tests {
         let mut fetched = 0;
         for step in 0..512u64 {
             let offset = step * 128 * 1024;
-            let range = state.observe(offset, 128 * 1024, SIZE);
-            if !range.is_empty() {
+            for range in state.observe(offset, 128 * 1024, SIZE) {
                 assert!(range.start >= fetched, "{range:?} was fetched already");
                 fetched = range.end;
             }
@@ -75,7 +156,7 @@ mod tests {
     #[test]
     fn stops_at_the_end_of_the_file() {
         let mut state = ReadAhead::default();
-        assert_eq!(state.observe(0, 4096, 10_000), 4096..10_000);
+        assert_eq!(state.observe(0, 4096, 10_000), vec![4096..10_000]);
         assert!(state.observe(4096, 4096, 10_000).is_empty());
     }
 
@@ -97,5 +178,67 @@ mod tests {
         assert!(state.window > WINDOW_MIN);
         state.observe(131_072, 131_072, SIZE);
         assert!(state.window > 2 * WINDOW_MIN);
+    }
+
+    /// Reads at `offsets`, each of `len` bytes; how many of the last half were fetched before, and how many
+    /// bytes of chunks were fetched that nobody has read.
+    fn fetched_before(offsets: &[u64], len: u64) -> (usize, usize) {
+        const CHUNK: u64 = 64 * 1024;
+        let chunks = |r: Range<u64>| r.start / CHUNK..r.end.div_ceil(CHUNK);
+        let (mut state, mut fetched, mut hits) = (ReadAhead::default(), BTreeSet::new(), 0);
+        let mut read = BTreeSet::new();
+        for (n, &offset) in offsets.iter().enumerate() {
+            let mine = chunks(offset..offset + len);
+            hits +=
+                usize::from(n >= offsets.len() / 2 && mine.clone().all(|c| fetched.contains(&c)));
+            read.extend(mine);
+            for range in state.observe(offset, len, SIZE) {
+                assert!(!range.is_empty() && range.end <= SIZE, "{range:?}");
+                fetched.extend(chunks(range));
+            }
+        }
+        (hits, fetched.difference(&read).count())
+    }
+
+    #[test]
+    fn a_backwards_reader_is_always_ahead() {
+        for len in [4096, 65_536, 131_072, 1 << 20] {
+            let offsets: Vec<_> = (0..200).rev().map(|n| (64 << 20) + n * len).collect();
+            let (hits, wasted) = fetched_before(&offsets, len);
+            assert_eq!(hits, 100, "length {len}");
+            assert!(wasted <= 2 * 128, "length {len}: {wasted} chunks for nothing");
+        }
+    }
+
+    #[test]
+    fn strides_fetch_what_will_be_read_and_nothing_between() {
+        for (stride, len) in [(1 << 20, 4096), (300_000, 65_536), (10 << 20, 1 << 20)] {
+            let offsets: Vec<_> = (0..80).map(|n| n * stride).collect();
+            let (hits, wasted) = fetched_before(&offsets, len);
+            assert_eq!(hits, 40, "stride {stride}");
+            // What the first reads took for sequential, and what lies past the last one.
+            assert!(wasted <= 3 * 128, "stride {stride}: {wasted} chunks for nothing");
+            let back: Vec<_> = offsets.into_iter().rev().collect();
+            assert_eq!(fetched_before(&back, len).0, 40, "stride -{stride}");
+        }
+    }
+
+    #[test]
+    fn strides_end_with_the_file() {
+        let mut state = ReadAhead::default();
+        let all: Vec<_> = (0..10).flat_map(|n| state.observe(n << 20, 4096, 10 << 20)).collect();
+        assert!(all.iter().all(|r| r.end <= 10 << 20));
+        let mut state = ReadAhead::default();
+        let back = (0..10).rev().flat_map(|n| state.observe(n << 20, 4096, 10 << 20));
+        assert_eq!(back.last().map(|r| r.start), Some(0), "the beginning is fetched too");
+    }
+
+    #[test]
+    fn what_is_read_again_and_again_is_no_stride() {
+        let mut state = ReadAhead::default();
+        let far = SIZE / 2;
+        state.observe(far, 4096, SIZE);
+        let again: usize = (0..20).map(|_| state.observe(far, 4096, SIZE).len()).sum();
+        assert!(again <= 5, "{again} times");
     }
 }

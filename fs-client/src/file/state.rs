@@ -33,11 +33,19 @@ pub struct State {
     pub append_from: Option<u64>,
     /// Flights with smaller numbers are to be committed without waiting for a full batch.
     pub flush_below: u64,
+    /// The commit of the last of them is wanted power-safe; so is what is appended.
+    pub durable_below: u64,
+    /// See there.
+    pub durable_append: bool,
+    /// Commits that were to be answered when they are power-safe.
+    pub durable: DurableCommits,
     /// A commit is under way.
     pub committing: bool,
     /// When the master first said, since the last commit that was applied, that chunks have to be
     /// verified again.
     pub verifying_since: Option<Instant>,
+    /// When another client's change was first in the way of a commit, since the last one that went through.
+    pub conflicting_since: Option<Instant>,
     /// A flush in the background is under way.
     pub flushing: bool,
     /// Who wrote last.
@@ -56,6 +64,36 @@ pub struct State {
     pub pages_version: u64,
     /// Bytes are written under a lock of the session of this generation. In another one they are lost.
     pub fence: Option<u64>,
+}
+
+/// Counts commits of one file that are answered when they are power-safe, with everything before them.
+#[derive(Debug, Default)]
+pub struct DurableCommits {
+    sent: u64,
+    applied: u64,
+}
+
+impl DurableCommits {
+    /// One is sent: its number, for [`DurableCommits::applied`].
+    pub fn send(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// The commit with this number was applied.
+    pub fn applied(&mut self, number: u64) {
+        self.applied = self.applied.max(number);
+    }
+
+    /// The number of the last one that was sent.
+    pub fn last(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether one was applied that was sent after the one with this number.
+    pub fn since(&self, number: u64) -> bool {
+        self.applied > number
+    }
 }
 
 /// A mode after a write by somebody without rights: without set-user-id, and without set-group-id where
@@ -78,8 +116,12 @@ impl State {
             dirty_since: None,
             append_from: None,
             flush_below: 0,
+            durable_below: 0,
+            durable_append: false,
+            durable: DurableCommits::default(),
             committing: false,
             verifying_since: None,
+            conflicting_since: None,
             flushing: false,
             origin: Origin::default(),
             killing: false,
@@ -114,6 +156,7 @@ impl State {
             self.local_end = 0;
             self.dirty_since = None;
             self.append_from = None;
+            self.durable_append = false;
         }
         clean
     }
@@ -203,6 +246,7 @@ impl State {
         self.settle();
         self.fence = None;
         self.verifying_since = None;
+        self.conflicting_since = None;
         self.pages_version = 0;
         let version = self.manifest_version;
         self.forget_manifest(version, manifests);
@@ -213,9 +257,8 @@ impl State {
         if self.flights.of_index(index).is_some() {
             return None;
         }
-        let (data, dirty, permit) = self.dirty.take(index)?.into_parts();
-        let since = Instant::now();
-        Some(self.flights.add(Flight { index, data, dirty, since, landed: None, tries: 0, permit }))
+        let (ours, permit) = self.dirty.take(index)?.into_parts();
+        Some(self.flights.add(Flight { index, ours, landed: None, tries: 0, permit }))
     }
 
     /// One past the last byte of ours in chunk `index` when `end` is the end of its dirty bytes.

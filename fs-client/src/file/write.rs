@@ -12,8 +12,9 @@ use crate::clock;
 
 /// Bytes taken in at once; longer writes are taken in piece by piece.
 const PIECE: usize = 1 << 20;
-/// A file whose chunks that are dirty in parts take more than this share of the budget is flushed.
-const PARTIAL_SHARE: usize = 8;
+/// A file whose chunks that are dirty in parts take three quarters of the budget is flushed, and
+/// one that has so many of them, in bytes: each has to be read, and written from end to end.
+const PARTIAL_BYTES: usize = 512 << 20;
 
 impl File {
     /// Takes `data` in if nothing has to be waited for; false: nothing was done.
@@ -25,8 +26,8 @@ impl File {
         if state.append_from.is_some() {
             return false;
         }
-        let missing = state.dirty.missing(offset, data.len() as u64);
-        let Some(permit) = self.context.try_take(missing) else { return false };
+        let lacks = state.dirty.lacks(offset, data.len() as u64);
+        let Some(permit) = self.context.try_take(lacks) else { return false };
         self.take_in(&mut state, origin, offset, data, permit);
         true
     }
@@ -62,8 +63,8 @@ impl File {
                 if state.append_from.is_some() {
                     None
                 } else {
-                    let missing = state.dirty.missing(offset, data.len() as u64);
-                    match missing.saturating_sub(permit.num_permits()) {
+                    let lacks = state.dirty.lacks(offset, data.len() as u64);
+                    match lacks.saturating_sub(permit.num_permits()) {
                         0 => {
                             self.take_in(&mut state, origin, offset, data, permit);
                             return Ok(());
@@ -103,7 +104,9 @@ impl File {
                 self.spawn_upload(seq);
             }
         }
-        if state.dirty.len() > self.context.budget_total() / PARTIAL_SHARE {
+        if state.dirty.cost() > self.context.budget_total() / 4 * 3
+            || state.dirty.len() > PARTIAL_BYTES / (self.context.chunk_size as usize).max(1)
+        {
             self.spawn_flush(state);
         }
     }
@@ -129,7 +132,7 @@ impl File {
         state.origin = Origin { kill_suid_sgid: kill, ..origin };
         state.local_end = state.local_end.max(offset + data.len() as u64);
         state.local_mtime = clock::now();
-        state.dirty.write(offset, data, || permit.split(1))
+        state.dirty.write(offset, data, |cost| permit.split(cost))
     }
 
     /// How long the oldest uncommitted bytes have waited.

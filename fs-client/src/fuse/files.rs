@@ -11,6 +11,7 @@ use fuser::{
 
 use super::{
     flags::{open_flags, space_change, write_how},
+    read_reply::ReadReply,
     tasks::{Adapter, ino},
 };
 use crate::{
@@ -46,14 +47,15 @@ impl Adapter {
         reply: ReplyData,
     ) {
         let Some(reply) = self.leaves(reply) else { return };
+        let reply = ReadReply::new(req, reply, &self.device);
         let (fh, len) = (Fh(fh.0), size as usize);
         let since = Instant::now();
         let _runtime = self.runtime.enter();
         match self.vfs.read_now(fh, offset, len) {
             Some(result) => self.now(Op::Read, req, since, reply, result),
-            None => {
-                self.task(Op::Read, req, reply, async move |vfs, _| vfs.read(fh, offset, len).await)
-            }
+            None => self.task(Op::Read, req, reply, async move |vfs, _| {
+                vfs.read_slices(fh, offset, len).await
+            }),
         }
     }
 

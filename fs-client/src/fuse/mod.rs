@@ -27,6 +27,7 @@ mod names;
 pub mod notices;
 pub mod patience;
 mod privileges;
+mod read_reply;
 pub mod refusal;
 pub mod session;
 pub mod shown;

@@ -78,6 +78,8 @@ impl Mounted {
         record: &Arc<Record>,
     ) -> io::Result<Self> {
         let notices = adapter.notices.clone();
+        // Nothing is asked before the handshake, so nobody else sets it.
+        let _ = adapter.device.set(device.try_clone()?);
         let further = record.first_reply().is_some();
         let session = shake_hands(adapter, settings, &device, record)?;
         notices.connect(session.notifier());
@@ -135,7 +137,8 @@ fn shake_hands(
     let mut config = Config::default();
     config.acl = acl;
     config.n_threads = Some(THREADS);
-    // One open device for all daemons: the kernel ends what was read from another when that is closed.
+    // One open device for all daemons: the kernel ends what was read from another when that is closed, and
+    // takes an answer only through the one that it was asked through (`ReadReply` has a duplicate).
     config.clone_fd = false;
     let session = Session::from_fd(adapter, ours, acl, config)?;
     let mut reply = vec![0; 4096];

@@ -21,6 +21,7 @@ use super::{
     answer::{Answer, send},
     notices::Notices,
     patience::{Interruptions, within},
+    read_reply::Device,
     shown::Shown,
 };
 use crate::{
@@ -43,6 +44,7 @@ pub struct Adapter {
     deadline: Duration,
     pub(super) activity: Arc<Activity>,
     pub(super) shown: Shown,
+    pub(super) device: Device,
 }
 
 impl Adapter {
@@ -57,6 +59,7 @@ impl Adapter {
             deadline,
             activity: Arc::default(),
             shown,
+            device: Device::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use cairn_daemon::metrics::{
 
 use crate::{
     activity::{Activity, Operation},
+    chunks::DiskCacheFigures,
     vfs::Vfs,
 };
 
@@ -22,6 +23,7 @@ pub fn site(vfs: &Arc<Vfs>, activity: &Arc<Activity>) -> Site {
     let mut registry = Registry::new(env!("CARGO_PKG_VERSION"));
     operations(&mut registry, activity);
     cache(&mut registry, vfs);
+    disk_cache(&mut registry, vfs);
     chunks(&mut registry, vfs);
     session(&mut registry, vfs);
     Site::new(registry)
@@ -118,6 +120,55 @@ fn cache(registry: &mut Registry, vfs: &Arc<Vfs>) {
     );
 }
 
+fn disk_cache(registry: &mut Registry, vfs: &Arc<Vfs>) {
+    let read = Arc::clone(vfs);
+    registry.counters(
+        "cairn_mount_disk_cache_requests",
+        "Chunks that were not in memory, read-ahead included: found in the disk cache (hit) or not (miss); none without --cache-dir",
+        move |samples| {
+            let figures = read.chunks().disk_cache();
+            samples.put(&[("result", "hit")], figures.hits);
+            samples.put(&[("result", "miss")], figures.misses);
+        },
+    );
+    let mut counter = |name, help, figure: fn(DiskCacheFigures) -> u64| {
+        let read = Arc::clone(vfs);
+        registry.counter(name, help, move || figure(read.chunks().disk_cache()));
+    };
+    counter(
+        "cairn_mount_disk_cache_read_bytes",
+        "Bytes of chunks that came from the disk cache",
+        |figures| figures.read_bytes,
+    );
+    counter(
+        "cairn_mount_disk_cache_written_bytes",
+        "Bytes of chunks that were written to the disk cache",
+        |figures| figures.written_bytes,
+    );
+    counter(
+        "cairn_mount_disk_cache_skipped_chunks",
+        "Chunks that were not written to the disk cache because its disk did not keep up",
+        |figures| figures.skipped,
+    );
+    counter(
+        "cairn_mount_disk_cache_damaged_chunks",
+        "Chunks that were damaged in the disk cache and fetched again",
+        |figures| figures.damaged,
+    );
+    let read = Arc::clone(vfs);
+    registry.gauge(
+        "cairn_mount_disk_cache_used_bytes",
+        "Room on its disk that the disk cache takes now",
+        move || read.chunks().disk_cache().used,
+    );
+    let read = Arc::clone(vfs);
+    registry.gauge(
+        "cairn_mount_disk_cache_bytes",
+        "Room that the disk cache may take; 0 without one, and when it was given up because its disk failed",
+        move || read.chunks().disk_cache().limit,
+    );
+}
+
 fn chunks(registry: &mut Registry, vfs: &Arc<Vfs>) {
     let read = Arc::clone(vfs);
     registry.counter(
@@ -134,7 +185,7 @@ fn chunks(registry: &mut Registry, vfs: &Arc<Vfs>) {
     let read = Arc::clone(vfs);
     registry.counter(
         "cairn_mount_stored_bytes",
-        "Bytes of chunks that were stored on storage nodes; copies do not count",
+        "Bytes of content that were stored on storage nodes; copies and compression do not count",
         move || read.chunks().traffic().sent + read.chunks().traffic().present,
     );
     let read = Arc::clone(vfs);

@@ -54,8 +54,10 @@ pub enum ConnectError {
 
 /// The master's client with our greeting on every call.
 pub(crate) type MasterClient = MasterServiceClient<InterceptedService<Channel, Greeting>>;
+/// A connection to a node with our greeting on every call.
+pub(crate) type NodeWire = InterceptedService<Channel, Greeting>;
 /// A node's client with our greeting on every call.
-pub(crate) type StorageClient = StorageServiceClient<InterceptedService<Channel, Greeting>>;
+pub(crate) type StorageClient = StorageServiceClient<NodeWire>;
 
 pub(crate) fn master_client(channel: Channel, greeting: Greeting) -> MasterClient {
     MasterServiceClient::with_interceptor(channel, greeting)

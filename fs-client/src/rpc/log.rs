@@ -129,6 +129,12 @@ impl OpLog {
         self.queue.is_empty() && !self.sent.iter().flatten().any(Sent::waits)
     }
 
+    /// Nothing that was answered is unknown to be durable.
+    pub(crate) fn is_durable(&self) -> bool {
+        let unsure = |s: &Sent| matches!(s.phase, Phase::Answered | Phase::Replaying);
+        !self.sent.iter().flatten().any(unsure)
+    }
+
     /// How many operations wait or are unanswered.
     pub(crate) fn unanswered(&self) -> usize {
         self.queue.len() + self.sent.iter().flatten().filter(|sent| sent.waits()).count()

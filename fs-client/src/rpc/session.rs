@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use cairn_proto::{ClusterMap, FsError, Ino, NodeId, pb, pb::op::Kind};
+use cairn_proto::{ClusterMap, Compression, FsError, Ino, NodeId, pb, pb::op::Kind};
 use prost::Message;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
@@ -170,8 +170,14 @@ impl Session {
     /// A sentence that says why it cannot be had. Nothing is retried here.
     pub async fn connect(config: &ClientConfig) -> Result<Self, ConnectError> {
         let (hello, fs, channel) = connect::greet_master(config).await?;
-        let nothing =
-            ClusterMap { epoch: 0, nodes: Vec::new(), pg_bits: 0, replicas: 1, min_replicas: 1 };
+        let nothing = ClusterMap {
+            epoch: 0,
+            nodes: Vec::new(),
+            pg_bits: 0,
+            replicas: 1,
+            min_replicas: 1,
+            compression: Compression::Off,
+        };
         let shared = Arc::new(Shared {
             config: config.clone(),
             fs,
@@ -338,6 +344,11 @@ impl Session {
     /// How many operations have no answer yet.
     pub fn unanswered(&self) -> usize {
         self.shared.lock().log.unanswered()
+    }
+
+    /// Whether everything that was answered so far is known to be power-safe on the master.
+    pub fn is_durable(&self) -> bool {
+        self.shared.lock().log.is_durable()
     }
 
     /// Waits until every operation given before is power-safe on the master.

@@ -33,7 +33,14 @@ fn release(ino: u64) -> Kind {
 }
 
 fn map(epoch: u64) -> ClusterMap {
-    ClusterMap { epoch, nodes: Vec::new(), pg_bits: 10, replicas: 1, min_replicas: 1 }
+    ClusterMap {
+        epoch,
+        nodes: Vec::new(),
+        pg_bits: 10,
+        replicas: 1,
+        min_replicas: 1,
+        compression: cairn_proto::Compression::Off,
+    }
 }
 
 async fn call(session: &Session, op: Kind) -> Result<reply::Kind, FsError> {

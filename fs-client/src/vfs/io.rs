@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cairn_proto::{FsError, limits::FILE_SIZE_MAX};
 
 use super::{Fh, Vfs, open::OpenFile};
-use crate::file::{Origin, ToldBy};
+use crate::file::{Origin, Slices, ToldBy};
 
 /// What is special about a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,13 +26,21 @@ impl Vfs {
     /// # Errors
     /// `BadHandle` when the handle is not for reading; `Io` when no node has an intact copy.
     pub async fn read(&self, fh: Fh, offset: u64, len: usize) -> Result<Bytes, FsError> {
+        self.read_slices(fh, offset, len).await.map(Slices::joined)
+    }
+
+    /// As [`Vfs::read`], without a copy.
+    ///
+    /// # Errors
+    /// As for [`Vfs::read`].
+    pub async fn read_slices(&self, fh: Fh, offset: u64, len: usize) -> Result<Slices, FsError> {
         let open = self.readable(fh)?;
         self.file_was_read(&open);
         open.file().read(open.caller, &open.ahead, offset, len).await
     }
 
-    /// As [`Vfs::read`] when the answer is in memory, otherwise `None`.
-    pub fn read_now(&self, fh: Fh, offset: u64, len: usize) -> Option<Result<Bytes, FsError>> {
+    /// As [`Vfs::read_slices`] when the answer is in memory, otherwise `None`.
+    pub fn read_now(&self, fh: Fh, offset: u64, len: usize) -> Option<Result<Slices, FsError>> {
         match self.readable(fh) {
             Ok(open) => {
                 let bytes = open.file().read_now(&open.ahead, offset, len)?;
@@ -125,9 +133,9 @@ impl Vfs {
 
     async fn sync_file(&self, open: &OpenFile, by: ToldBy) -> Result<(), FsError> {
         // The outcome is in the file's error count, which the check reads.
-        let _outcome = open.file().flush().await;
+        let safe = open.file().flush_durably().await.unwrap_or(false);
         open.check_errors(by)?;
-        self.session.sync().await
+        if safe && self.session.is_durable() { Ok(()) } else { self.session.sync().await }
     }
 
     fn readable(&self, fh: Fh) -> Result<std::sync::Arc<OpenFile>, FsError> {

@@ -55,7 +55,7 @@ pub use self::{
 };
 pub use crate::rpc::Caller;
 use crate::{
-    chunks::Chunks,
+    chunks::{CacheRefused, Chunks},
     config::ClientConfig,
     file::{FileContext, Files},
     rpc::{ConnectError, Session},
@@ -72,6 +72,17 @@ pub struct Vfs {
     listings: listings::Listings,
 }
 
+/// Why a file system cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no session with the master.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The directory that was given for the disk cache is not for this mount.
+    #[error(transparent)]
+    Cache(#[from] CacheRefused),
+}
+
 /// The default bound of written bytes that are not committed yet.
 pub const DIRTY_BYTES_DEFAULT: usize = 128 << 20;
 
@@ -80,13 +91,25 @@ impl Vfs {
     /// and not yet be committed. Must be called within a tokio runtime, which must outlive the `Vfs`.
     ///
     /// # Errors
-    /// A sentence that says why there is no session.
+    /// A sentence that says why there is no session, or what is wrong with the disk cache that `config`
+    /// names. A mount that goes on after another daemon does so without its cache.
     pub async fn connect(
         config: &ClientConfig,
         dirty_bytes: usize,
-    ) -> Result<Arc<Self>, ConnectError> {
+    ) -> Result<Arc<Self>, StartError> {
         let session = Session::connect(config).await?;
-        let chunks = Chunks::new(session.clone(), config);
+        let follows = config.record.as_ref().is_some_and(|r| r.first_reply().is_some());
+        let chunks = match Chunks::open(session.clone(), config).await {
+            Ok(chunks) => chunks,
+            Err(refused) if follows => {
+                tracing::warn!("{refused}; going on without a disk cache");
+                Chunks::new(session.clone(), config)
+            }
+            Err(refused) => {
+                session.close().await;
+                return Err(refused.into());
+            }
+        };
         let context = FileContext::new(session.clone(), chunks, dirty_bytes, config);
         Ok(Arc::new(Self {
             session,
@@ -150,6 +173,7 @@ impl Vfs {
         self.send_atimes().await;
         let result = self.sync_all().await;
         self.session.clone().close().await;
+        self.chunks().close_disk_cache().await;
         result
     }
 

@@ -223,6 +223,7 @@ impl Schedule {
             directories: counters.directories,
             nodes: map.nodes.iter().map(pb::Node::from).collect(),
             sha256: sha256.into(),
+            compression: Some(map.compression.into()),
         };
         Ok((root, storing.sent))
     }

@@ -14,9 +14,9 @@ use std::{
 };
 
 use cairn_daemon::{
-    documents, io_error::explain, log, metrics::page, notify, program::Program, size::Size,
+    documents, io_error::explain, log, metrics::page, notify, program::Program, rest, size::Size,
 };
-use cairn_proto::{handshake::Token, limits::CHUNK_SIZE_DEFAULT};
+use cairn_proto::{Compression, handshake::Token, limits::CHUNK_SIZE_DEFAULT};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -75,6 +75,10 @@ struct FormatArgs {
     /// Bytes in a chunk: a power of two from 4KiB to 16MiB; fixed for ever
     #[arg(long, value_name = "BYTES", default_value_t = Size(CHUNK_SIZE_DEFAULT.into()), env = "CAIRN_CHUNK_SIZE")]
     chunk_size: Size,
+    /// How clients make chunks smaller before they store them: off, lz4, zstd or zstd:LEVEL (1 to 19). Chunks
+    /// that do not shrink are stored as they are. `cairn cluster set --compression` changes it later
+    #[arg(long, value_name = "HOW", default_value_t = Compression::Off, env = "CAIRN_COMPRESSION")]
+    compression: Compression,
     /// UUID of the file system; a new one by default
     #[arg(long, value_name = "UUID")]
     fs: Option<Uuid>,
@@ -221,6 +225,7 @@ fn format(args: &FormatArgs) -> Result<(), String> {
         replicas: args.replicas,
         min_replicas: args.min_replicas,
         pg_bits: PG_BITS_DEFAULT,
+        compression: args.compression,
     };
     server::format(&args.data, &format).map_err(|e| e.to_string())?;
     print(&if args.json { format.to_json() } else { format.fs_uuid.to_string() })
@@ -232,8 +237,8 @@ fn info(args: &InfoArgs) -> Result<(), String> {
         return print(&format.to_json());
     }
     print(&format!(
-        "file system   {}\nchunk size    {} bytes\nreplicas      {} (at least {})",
-        format.fs_uuid, format.chunk_size, format.replicas, format.min_replicas
+        "file system   {}\nchunk size    {} bytes\nreplicas      {} (at least {})\ncompression   {}",
+        format.fs_uuid, format.chunk_size, format.replicas, format.min_replicas, format.compression
     ))
 }
 
@@ -286,6 +291,7 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
+    runtime.spawn(rest::give_back());
     let outcome = runtime.block_on(serve_until_told(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use cairn_proto::{ClusterMap, Node, NodeId, NodeState, limits::NODES_MAX};
+use cairn_proto::{ClusterMap, Compression, Node, NodeId, NodeState, limits::NODES_MAX};
 use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
     Cluster,
-    membership::{Copies, Known},
+    membership::{Known, Settings},
 };
 use crate::{
     engine::EngineError,
@@ -47,9 +47,10 @@ pub(crate) fn known(namespace: &Namespace, format: &Format) -> Result<Known, Eng
     Ok(Known {
         nodes: namespace.nodes()?,
         removed: row.removed.iter().filter_map(|id| Uuid::from_slice(id).ok()).collect(),
-        copies: Copies {
+        settings: Settings {
             replicas: or(row.replicas, format.replicas),
             min_replicas: or(row.min_replicas, format.min_replicas),
+            compression: row.compression.as_ref().map_or(format.compression, Compression::from),
         },
     })
 }
@@ -151,20 +152,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// There shall be so many copies.
-    pub(crate) async fn set_copies(
+    /// So many copies there shall be, and so new chunks shall be stored.
+    pub(crate) async fn set_settings(
         self: &Arc<Self>,
         ops: &OpQueue,
-        copies: Copies,
+        settings: Settings,
     ) -> Result<(), Undecided> {
         store(ops, move |_, row| {
-            row.replicas = copies.replicas;
-            row.min_replicas = copies.min_replicas;
+            row.replicas = settings.replicas;
+            row.min_replicas = settings.min_replicas;
+            row.compression = Some(settings.compression.into());
         })
         .await?;
-        self.with(|members, _| members.set_copies(copies));
+        self.with(|members, _| members.set_settings(settings));
+        let Settings { replicas, min_replicas, compression } = settings;
         self.published(|map| {
-            (map.replicas, map.min_replicas) == (copies.replicas, copies.min_replicas)
+            (map.replicas, map.min_replicas, map.compression)
+                == (replicas, min_replicas, compression)
         })
         .await;
         Ok(())

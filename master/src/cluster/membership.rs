@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cairn_proto::{Node, NodeId, NodeState, limits::NODES_MAX, pb};
+use cairn_proto::{Compression, Node, NodeId, NodeState, limits::NODES_MAX, pb};
 use thiserror::Error;
 
 use super::weight::weight;
@@ -40,13 +40,15 @@ pub(crate) struct Patience {
     pub(crate) out_after: Duration,
 }
 
-/// How many copies there are to be.
+/// What holds for the whole file system and can be changed while it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copies {
-    /// Wanted of every chunk.
+pub(crate) struct Settings {
+    /// Copies wanted of every chunk.
     pub(crate) replicas: u32,
-    /// Without which a write fails.
+    /// Copies without which a write fails.
     pub(crate) min_replicas: u32,
+    /// What clients do with new chunks.
+    pub(crate) compression: Compression,
 }
 
 /// What was known before this master started.
@@ -56,8 +58,8 @@ pub(crate) struct Known {
     pub(crate) nodes: Vec<Node>,
     /// Ids of nodes that people have removed for good.
     pub(crate) removed: BTreeSet<uuid::Uuid>,
-    /// The copies.
-    pub(crate) copies: Copies,
+    /// The settings.
+    pub(crate) settings: Settings,
 }
 
 /// What belongs into a new map.
@@ -65,8 +67,8 @@ pub(crate) struct Known {
 pub(crate) struct Change {
     /// All nodes.
     pub(crate) nodes: Vec<Node>,
-    /// The copies.
-    pub(crate) copies: Copies,
+    /// The settings.
+    pub(crate) settings: Settings,
 }
 
 /// Why a node is not taken in.
@@ -209,7 +211,7 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Membership {
     patience: Patience,
-    copies: Copies,
+    settings: Settings,
     members: BTreeMap<uuid::Uuid, Member>,
     removed: BTreeSet<uuid::Uuid>,
     changed: bool,
@@ -219,7 +221,7 @@ impl Membership {
     /// The nodes that were known before this master started: suspect until they report, unless they
     /// were down. All but those, and but the ones that are away on purpose, are awaited.
     pub(crate) fn new(patience: Patience, known: Known, now: Instant) -> Self {
-        let Known { nodes, removed, copies } = known;
+        let Known { nodes, removed, settings } = known;
         let member = |node: Node| {
             let mut member = Member::new(node, now);
             let gone = matches!(member.node.state, NodeState::Down | NodeState::Out);
@@ -233,7 +235,7 @@ impl Membership {
         };
         let nodes = nodes.into_iter().filter(|node| !removed.contains(&node.id.0));
         let members = nodes.map(member).collect();
-        Self { patience, copies, members, removed, changed: false }
+        Self { patience, settings, members, removed, changed: false }
     }
 
     /// How long silence is put up with.
@@ -241,15 +243,15 @@ impl Membership {
         &self.patience
     }
 
-    /// How many copies there are to be.
-    pub(crate) fn copies(&self) -> Copies {
-        self.copies
+    /// What holds for the whole file system.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings
     }
 
-    /// There are to be other numbers of copies from now on.
-    pub(crate) fn set_copies(&mut self, copies: Copies) {
-        self.changed |= self.copies != copies;
-        self.copies = copies;
+    /// Something else holds from now on.
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
+        self.changed |= self.settings != settings;
+        self.settings = settings;
     }
 
     /// Ids of the nodes that were removed for good.
@@ -271,7 +273,7 @@ impl Membership {
     pub(crate) fn take_changed(&mut self) -> Option<Change> {
         std::mem::take(&mut self.changed).then(|| Change {
             nodes: self.members.values().map(|m| m.node.clone()).collect(),
-            copies: self.copies,
+            settings: self.settings,
         })
     }
 
@@ -470,7 +472,7 @@ impl Membership {
     fn has_room_without(&self, id: NodeId) -> bool {
         let others = self.members.values().filter(|m| m.node.id != id);
         let up = others.filter(|m| m.node.state == NodeState::Up && m.node.weight > 0).count();
-        up >= self.copies.replicas as usize
+        up >= self.settings.replicas as usize
     }
 
     /// The member that `node` names, made suspect and without weight when it is new.
@@ -508,8 +510,9 @@ mod tests {
     };
 
     fn membership(nodes: Vec<Node>, replicas: u32, now: Instant) -> Membership {
-        let copies = Copies { replicas, min_replicas: 1 };
-        Membership::new(PATIENCE, Known { nodes, removed: BTreeSet::new(), copies }, now)
+        let compression = Compression::Off;
+        let settings = Settings { replicas, min_replicas: 1, compression };
+        Membership::new(PATIENCE, Known { nodes, removed: BTreeSet::new(), settings }, now)
     }
 
     fn node(number: u128, port: u16) -> Node {
@@ -793,7 +796,7 @@ mod tests {
         let known = Known {
             nodes: vec![Node { weight: 1, ..node(1, 9001) }],
             removed: m.removed().clone(),
-            copies: m.copies(),
+            settings: m.settings(),
         };
         assert_eq!(Membership::new(PATIENCE, known, t).members().count(), 0);
         m.readmit(id);
@@ -802,13 +805,15 @@ mod tests {
     }
 
     #[test]
-    fn other_copies_make_a_new_map() {
+    fn other_settings_make_a_new_map() {
         let t = Instant::now();
         let mut m = membership(vec![], 2, t);
-        m.set_copies(m.copies());
+        m.set_settings(m.settings());
         assert!(m.take_changed().is_none());
-        m.set_copies(Copies { replicas: 3, min_replicas: 2 });
-        assert_eq!(m.take_changed().unwrap().copies.replicas, 3);
+        m.set_settings(Settings { replicas: 3, min_replicas: 2, ..m.settings() });
+        assert_eq!(m.take_changed().unwrap().settings.replicas, 3);
+        m.set_settings(Settings { compression: Compression::Lz4, ..m.settings() });
+        assert_eq!(m.take_changed().unwrap().settings.compression, Compression::Lz4);
     }
 
     #[test]

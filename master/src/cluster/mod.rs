@@ -4,7 +4,7 @@
 //! - [`publish`]: turns changes into new maps: a new epoch, stored, then published.
 //! - [`node_session`]: the stream of reports of one node.
 //! - [`settling`]: after a start, whether enough nodes are there to repair and to collect garbage.
-//! - [`administration`]: what people decide: draining, maintenance, removal, numbers of copies.
+//! - [`administration`]: what people decide: draining, maintenance, removal, copies, compression.
 //! - [`suspicion`]: looking for oneself when a client or nobody can reach a node.
 //!
 //! The map is replaced as a whole; nobody ever sees one half-changed. Lock: the membership's, short,
@@ -65,13 +65,14 @@ impl Cluster {
         gc_epoch: u64,
     ) -> Arc<Self> {
         let membership = Membership::new(patience, known, Instant::now());
-        let copies = membership.copies();
+        let settings = membership.settings();
         let map = ClusterMap {
             epoch,
             nodes: membership.members().map(|m| m.node.clone()).collect(),
             pg_bits,
-            replicas: copies.replicas,
-            min_replicas: copies.min_replicas,
+            replicas: settings.replicas,
+            min_replicas: settings.min_replicas,
+            compression: settings.compression,
         };
         let settling = Settling::new(grace, &membership);
         let complete = !membership.awaits_any();

@@ -51,7 +51,7 @@ pub(crate) async fn changes(cluster: Arc<Cluster>, ops: OpQueue) {
 
 /// A new epoch, which is durable, then the nodes, then everybody is told.
 async fn publish(cluster: &Cluster, ops: &OpQueue, change: Change) -> Result<(), CallError> {
-    let Change { nodes, copies } = change;
+    let Change { nodes, settings } = change;
     let epoch = ops.call(false, Namespace::next_map_epoch).await?.map_err(|error| {
         tracing::error!(%error, "no epoch for a new map");
         CallError::NoSpace
@@ -80,8 +80,9 @@ async fn publish(cluster: &Cluster, ops: &OpQueue, change: Change) -> Result<(),
         epoch,
         nodes,
         pg_bits: old.pg_bits,
-        replicas: copies.replicas,
-        min_replicas: copies.min_replicas,
+        replicas: settings.replicas,
+        min_replicas: settings.min_replicas,
+        compression: settings.compression,
     };
     cluster.map.send_replace(Arc::new(map));
     Ok(())

@@ -51,7 +51,7 @@ fn enough(expected: &BTreeSet<NodeId>, members: &Membership, now: Instant) -> bo
     let known = expected.iter().filter_map(|id| members.get(*id));
     let (there, missing): (Vec<_>, Vec<_>) =
         known.partition(|m| m.is_reachable(now, members.patience()));
-    !there.is_empty() && missing.len() < members.copies().replicas as usize
+    !there.is_empty() && missing.len() < members.settings().replicas as usize
 }
 
 impl Cluster {
@@ -72,7 +72,7 @@ impl Cluster {
                 "since its start the master has not heard of {}: it repairs nothing and deletes nothing \
                  until it has, or until at least all nodes but {} are there",
                 names.join(", "),
-                members.copies().replicas.saturating_sub(1)
+                members.settings().replicas.saturating_sub(1)
             ))
         })
     }
@@ -99,7 +99,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::membership::{Copies, Known, LinkId, Patience};
+    use crate::cluster::membership::{Known, LinkId, Patience, Settings};
 
     fn node(number: u128) -> Node {
         Node {
@@ -119,9 +119,10 @@ mod tests {
         let second = Duration::from_secs(1);
         let patience =
             Patience { suspect_after: second, down_after: second * 2, out_after: second * 3 };
-        let copies = Copies { replicas: 2, min_replicas: 1 };
+        let compression = cairn_proto::Compression::Off;
+        let settings = Settings { replicas: 2, min_replicas: 1, compression };
         let nodes = (1..=3).map(node).collect();
-        let known = Known { nodes, removed: BTreeSet::new(), copies };
+        let known = Known { nodes, removed: BTreeSet::new(), settings };
         let mut members = Membership::new(patience, known, t);
         let expected = expected(&members);
         members.report(LinkId(1), node(1), None, t).unwrap();

@@ -12,6 +12,7 @@ pub(crate) mod frames;
 pub(crate) mod load;
 pub(crate) mod rows;
 
+use cairn_proto::{Compression, pb};
 use prost::Message;
 
 use crate::format::Format;
@@ -43,6 +44,9 @@ pub(crate) struct Head {
     /// Starts of the master by then.
     #[prost(uint64, tag = "7")]
     pub(crate) incarnation: u64,
+    /// What clients do with new chunks; absent: nothing.
+    #[prost(message, optional, tag = "8")]
+    pub(crate) compression: Option<pb::Compression>,
 }
 
 impl Head {
@@ -56,6 +60,7 @@ impl Head {
             pg_bits: format.pg_bits,
             taken_unix_ms,
             incarnation,
+            compression: Some(format.compression.into()),
         }
     }
 
@@ -67,6 +72,7 @@ impl Head {
             replicas: self.replicas,
             min_replicas: self.min_replicas,
             pg_bits: self.pg_bits,
+            compression: self.compression.as_ref().map_or(Compression::Off, Compression::from),
         };
         format.check().map_err(|e| e.to_string())?;
         Ok(format)
@@ -84,7 +90,7 @@ pub(crate) struct End {
     pub(crate) rows: u64,
     /// Rows by kind.
     #[prost(message, repeated, tag = "3")]
-    pub(crate) counts: Vec<cairn_proto::pb::RowCount>,
+    pub(crate) counts: Vec<pb::RowCount>,
 }
 
 #[cfg(test)]

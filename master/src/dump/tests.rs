@@ -26,6 +26,7 @@ fn format() -> Format {
         replicas: 2,
         min_replicas: 1,
         pg_bits: 10,
+        compression: cairn_proto::Compression::Zstd(5),
     }
 }
 

@@ -164,6 +164,7 @@ async fn restore_one(
         replicas: root.replicas,
         min_replicas: root.min_replicas,
         pg_bits: root.pg_bits,
+        compression: root.compression,
         ..Head::default()
     };
     let format = match head.format() {

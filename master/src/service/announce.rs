@@ -10,8 +10,7 @@ use std::{
 };
 
 use cairn_proto::{
-    ChunkError, ChunkId, ChunkRef, ClusterMap, Node, NodeId, NodeState, manifest::CODEC_PLAIN, pb,
-    status,
+    ChunkError, ChunkId, ChunkRef, ClusterMap, Codec, Node, NodeId, NodeState, pb, status,
 };
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -181,7 +180,7 @@ fn references(
                  {chunk_size}, and the last at most that"
             )));
         }
-        refs.push(ChunkRef { id: *id, stored_len, logical_len: stored_len, codec: CODEC_PLAIN });
+        refs.push(ChunkRef { id: *id, stored_len, logical_len: stored_len, codec: Codec::Plain });
     }
     Ok(refs)
 }
@@ -199,7 +198,15 @@ mod tests {
     use super::*;
 
     fn map() -> ClusterMap {
-        ClusterMap { epoch: 1, nodes: vec![], pg_bits: 10, replicas: 2, min_replicas: 1 }
+        let compression = cairn_proto::Compression::Off;
+        ClusterMap {
+            epoch: 1,
+            nodes: vec![],
+            pg_bits: 10,
+            replicas: 2,
+            min_replicas: 1,
+            compression,
+        }
     }
 
     fn check(lengths: &[u32]) -> Result<Vec<ChunkRef>, Status> {

@@ -1,20 +1,27 @@
 //! GetManifest: a file as a list of whole chunks, for clients that know nothing of holes and clips.
 //!
-//! Where the file has a hole, or a chunk of which only a part counts, a chunk with exactly those bytes
-//! is made and put to its nodes, and the answer names that one. The file itself does not change.
+//! Where the file has a hole, a chunk that is compressed, or one of which only a part counts, a chunk with
+//! exactly those bytes is made and put to its nodes, and the answer names that one. The file itself does
+//! not change.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use cairn_proto::{
-    ChunkError, ChunkId, ChunkRef, FileKind, FsError, Ino, ManifestRun, Node,
+    ChunkError, ChunkId, ChunkRef, Codec, FileKind, FsError, Ino, ManifestRun, Node,
     limits::LEGACY_PAGE_MAX, pb, range, status,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tonic::Status;
 
 use super::{Service, file_path, targets};
 use crate::namespace::Namespace;
+
+/// Chunks that are made at the same time.
+const MAKING: usize = 16;
 
 /// A part of a file's references, one for each chunk.
 struct Page {
@@ -22,6 +29,12 @@ struct Page {
     data_version: u64,
     refs: Vec<Option<ChunkRef>>,
 }
+
+/// A chunk that has to be made: content, and zeros up to a length.
+type Wanted = (Option<ChunkRef>, u32);
+
+/// What became of one.
+type Made = Result<(Wanted, ChunkId), Status>;
 
 /// Where a page begins, and in which version of the file.
 struct Token {
@@ -90,32 +103,36 @@ impl Service {
         page: &Page,
         first: u64,
     ) -> Result<Vec<String>, Status> {
-        let mut made: HashMap<(Option<ChunkId>, u32, u32), ChunkId> = HashMap::new();
-        let mut chunks = Vec::with_capacity(page.refs.len());
         // In this order: `first` comes from the caller, and there may be nothing after it.
-        for (chunk, index) in page.refs.iter().zip(first..) {
-            let len = range::len_within(index, page.size, self.format.chunk_size);
-            let id = match chunk {
-                Some(c) if c.stored_len == len && c.logical_len == len => c.id,
-                other => {
-                    let key = (other.map(|c| c.id), other.map_or(0, |c| c.logical_len), len);
-                    match made.get(&key) {
-                        Some(id) => *id,
-                        None => {
-                            let id = self.make(*other, len).await?;
-                            made.insert(key, id);
-                            id
-                        }
-                    }
-                }
-            };
-            chunks.push(id.to_string());
+        let wanted: Vec<Wanted> = page
+            .refs
+            .iter()
+            .zip(first..)
+            .map(|(chunk, i)| (*chunk, range::len_within(i, page.size, self.format.chunk_size)))
+            .collect();
+        let mut made: HashMap<Wanted, ChunkId> = HashMap::new();
+        let mut begun = HashSet::new();
+        let mut making = JoinSet::new();
+        for wanted in &wanted {
+            if whole(wanted).is_some() || !begun.insert(*wanted) {
+                continue;
+            }
+            if making.len() >= MAKING {
+                note(&mut made, making.join_next().await)?;
+            }
+            let (service, wanted) = (Arc::clone(self), *wanted);
+            making.spawn(async move { Ok((wanted, service.make(wanted).await?)) });
         }
-        Ok(chunks)
+        while !making.is_empty() {
+            note(&mut made, making.join_next().await)?;
+        }
+        let id = |wanted: &Wanted| whole(wanted).or_else(|| made.get(wanted).copied());
+        let ids: Option<Vec<_>> = wanted.iter().map(|w| Some(id(w)?.to_string())).collect();
+        ids.ok_or_else(|| Status::internal("a chunk that was made is not known"))
     }
 
     /// Puts a chunk of `len` bytes with the content of `chunk`, zeros after it.
-    async fn make(self: &Arc<Self>, chunk: Option<ChunkRef>, len: u32) -> Result<ChunkId, Status> {
+    async fn make(self: &Arc<Self>, (chunk, len): Wanted) -> Result<ChunkId, Status> {
         let map = self.cluster.map();
         let mut content = Vec::new();
         if let Some(chunk) = chunk {
@@ -124,7 +141,12 @@ impl Service {
             let stored = self.chunks.get(&nodes, chunk.id).await.map_err(|error| {
                 status::from_chunk(error, format!("chunk {} cannot be read: {error}", chunk.id))
             })?;
-            content.extend_from_slice(&stored[..stored.len().min(chunk.logical_len as usize)]);
+            let bound = self.format.chunk_size as usize;
+            let whole = self.codecs.unpack(chunk.codec, stored, bound).map_err(|_| {
+                let error = ChunkError::Damaged;
+                status::from_chunk(error, format!("chunk {} cannot be decoded", chunk.id))
+            })?;
+            content.extend_from_slice(&whole[..whole.len().min(chunk.logical_len as usize)]);
         }
         content.resize(len as usize, 0);
         let id = ChunkId::of(&content);
@@ -148,6 +170,26 @@ impl Service {
         }
         Ok(id)
     }
+}
+
+/// The id of a chunk that need not be made: all of its stored bytes count, as they are.
+fn whole((chunk, len): &Wanted) -> Option<ChunkId> {
+    let whole =
+        |c: &ChunkRef| c.codec == Codec::Plain && c.stored_len == *len && c.logical_len == *len;
+    chunk.filter(whole).map(|c| c.id)
+}
+
+/// Enters a chunk that was made.
+fn note(
+    made: &mut HashMap<Wanted, ChunkId>,
+    outcome: Option<Result<Made, JoinError>>,
+) -> Result<(), Status> {
+    let Some(outcome) = outcome else { return Ok(()) };
+    let panicked =
+        |_| Status::internal("making a chunk panicked; the log of the master has the place");
+    let (wanted, id) = outcome.map_err(panicked)??;
+    made.insert(wanted, id);
+    Ok(())
 }
 
 /// On the op thread: the references of up to `count` chunks from chunk `first` on.

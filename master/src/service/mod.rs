@@ -27,6 +27,7 @@ pub(crate) use self::{dump::unix_ms, master::Edge};
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
+use cairn_codec::Codecs;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
@@ -57,6 +58,8 @@ pub(crate) struct Service {
     pub(crate) repair: Arc<Repair>,
     /// Connections to the nodes.
     pub(crate) chunks: ChunkClient,
+    /// For clients that want every chunk as it is.
+    pub(crate) codecs: Codecs,
     /// How backups of the metadata fare.
     pub(crate) backups: Arc<Progress>,
     /// Told when a quota has something to be counted.

@@ -1,11 +1,11 @@
 //! What people decide about storage nodes and copies: checked here, carried out by the cluster.
 
-use cairn_proto::{Node, NodeState, limits::REPLICAS_MAX, pb};
+use cairn_proto::{Compression, Node, NodeState, limits::REPLICAS_MAX, pb};
 use tonic::Status;
 
 use super::Service;
 use crate::{
-    cluster::{administration::Undecided, membership::Copies},
+    cluster::{administration::Undecided, membership::Settings},
     repair::only_copies::Removal,
 };
 
@@ -109,12 +109,12 @@ impl Service {
         Ok(pb::ChangeNodeResponse { node: Some((&node).into()), changed: true, chunks_lost })
     }
 
-    /// Other numbers of copies.
+    /// Other numbers of copies, another compression.
     pub(super) async fn set_copies(
         &self,
         request: pb::SetCopiesRequest,
     ) -> Result<pb::SetCopiesResponse, Status> {
-        let before = self.cluster.with(|members, _| members.copies());
+        let before = self.cluster.with(|members, _| members.settings());
         let or = |given, kept| if given == 0 { kept } else { given };
         let replicas = or(request.replicas, before.replicas);
         // Fewer copies than were required can only mean that fewer are to be required.
@@ -131,10 +131,12 @@ impl Service {
                  give --min-replicas from 1 to {replicas}"
             )));
         }
-        let copies = Copies { replicas, min_replicas };
-        if copies != before {
-            tracing::info!(replicas, min_replicas, "other numbers of copies");
-            self.cluster.set_copies(&self.ops, copies).await?;
+        let compression = request.compression.as_ref();
+        let compression = compression.map_or(before.compression, Compression::from);
+        let settings = Settings { replicas, min_replicas, compression };
+        if settings != before {
+            tracing::info!(replicas, min_replicas, %compression, "other settings");
+            self.cluster.set_settings(&self.ops, settings).await?;
         }
         let map = self.cluster.map();
         let nodes = map.nodes.iter().filter(|n| n.weight > 0 && n.state.is_home()).count();
@@ -142,6 +144,7 @@ impl Service {
             replicas,
             min_replicas,
             nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+            compression: Some(compression.into()),
         })
     }
 }

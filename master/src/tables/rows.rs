@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_proto::{
-    ChunkId, ChunkRef, FileKind,
+    ChunkId, ChunkRef, Codec, FileKind,
     lock_ranges::{Mode, Ranges, Span},
     pb, xattr,
 };
@@ -42,6 +42,9 @@ pub struct ClusterRow {
     /// UUIDs, 16 bytes each, of nodes that were removed and may not come back by themselves.
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub removed: Vec<Bytes>,
+    /// What clients do with new chunks; absent: as formatted.
+    #[prost(message, optional, tag = "4")]
+    pub compression: Option<pb::Compression>,
 }
 
 /// An inode.
@@ -170,7 +173,7 @@ pub struct RefRow {
     /// Length of the content.
     #[prost(uint32, tag = "4")]
     pub logical_len: u32,
-    /// Codec.
+    /// Number of the codec; 0: stored as is.
     #[prost(uint32, tag = "5")]
     pub codec: u32,
 }
@@ -189,7 +192,7 @@ pub fn slots(rows: &[RefRow], count: u64, what: &str) -> Result<Slots, EngineErr
             id: ChunkId::try_from(row.id.as_ref()).map_err(|_| wrong())?,
             stored_len: row.stored_len,
             logical_len: row.logical_len,
-            codec: u8::try_from(row.codec).map_err(|_| wrong())?,
+            codec: Codec::try_from(row.codec).map_err(|_| wrong())?,
         });
     }
     Ok(slots)
@@ -203,7 +206,7 @@ pub fn ref_rows(slots: &[Option<ChunkRef>]) -> Vec<RefRow> {
             id: chunk.id.to_wire(),
             stored_len: chunk.stored_len,
             logical_len: chunk.logical_len,
-            codec: u32::from(chunk.codec),
+            codec: chunk.codec.number(),
         })
     };
     (0..).zip(slots).filter_map(row).collect()

@@ -7,6 +7,7 @@
 //! - [`io_error`]: the system's errors for people.
 //! - [`log`], [`notify`]: what a daemon tells its service manager.
 //! - [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
+//!   [`rest`]: when it gives memory back.
 
 pub mod config_file;
 pub mod configuration_page;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod notify;
 pub mod print_config;
 pub mod program;
+pub mod rest;
 pub mod size;
 pub mod span;
 pub mod usage;

@@ -8,10 +8,13 @@ start() { word start; }
 mount_at() { word mount "$1"; }
 unmount() { word umount "$1"; }
 stop() { word stop; }
-pids() {
-  local file
+pids() { # a mount is two processes: the supervisor, and below it the daemon that does the work
+  local file name pid child
   for file in "$CAIRN_HOME"/run/*.pid; do
-    [ -s "$file" ] && echo "$(<"$file") $(basename "$file" .pid | sed 's/^mount-.*/mount/')"
+    [ -s "$file" ] || continue
+    name=$(basename "$file" .pid | sed 's/^mount-.*/mount/') pid=$(<"$file")
+    [ "$name" != mount ] || for child in $(cat "/proc/$pid/task"/*/children 2>/dev/null); do echo "$child mount"; done
+    echo "$pid ${name/%mount/supervisor}"
   done
 }
 stored_mib() { du -smc "$CAIRN_HOME"/node*_store | tail -n 1 | cut -f 1; }

@@ -55,7 +55,8 @@ chunkservers_known() { [ "$(mfscli -H "$IP" -P $((PORT + 3)) -SCS -s, 2>/dev/nul
 mount_at() {
   daemon client mfsmount "$1" -f -H "$IP" -P $((PORT + 3))
   wait_until 10 mountpoint -q "$1"
-  [ -e "$WORK/goal" ] || { mfssetgoal -r 2 "$1" >"$WORK/goal"; }
+  # Two copies, and nothing kept of what was removed: all systems would run out of room.
+  [ -e "$WORK/goal" ] || { mfssetgoal -r 2 "$1" >"$WORK/goal" && mfssettrashtime -r 0 "$1" >>"$WORK/goal"; }
 }
 unmount() { take_away "$1"; end_daemon client; }
 stop() {

@@ -339,6 +339,8 @@ impl DiskFile for FaultFile {
 
     fn start_writeback(&self, _offset: u64, _len: u64) {}
 
+    fn expect_read(&self, _offset: u64, _len: u64) {}
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.enter(Some(Call::Allocate))?;
         let old = state.content(self.id).now.len() as u64;

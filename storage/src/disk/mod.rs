@@ -57,12 +57,21 @@ pub trait DiskFile: Send + Sync {
     }
     /// Reads some bytes; 0 only at the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Fills `buf` with what the kernel has in memory, without waiting for the device; false when it has
+    /// not all of it, or cannot tell.
+    fn read_now(&self, _buf: &mut [u8], _offset: u64) -> bool {
+        false
+    }
     /// Writes some bytes of at most [`IOV_MAX`] buffers.
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// Makes everything written so far durable.
     fn sync(&self) -> io::Result<()>;
     /// Asks the kernel to begin writing a range; a hint.
     fn start_writeback(&self, offset: u64, len: u64);
+    /// Tells the kernel that a range will be read; a hint.
+    fn expect_read(&self, offset: u64, len: u64);
+    /// Tells the kernel that a range, which is synced, need not stay in memory; a hint.
+    fn forget(&self, _offset: u64, _len: u64) {}
     /// Reserves room for `len` bytes and makes the file that long.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Gives the room of a range of whole blocks back, which reads as zeros then. False when this file

@@ -2,13 +2,17 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
+    num::NonZeroU64,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::fs::FallocateFlags;
+use rustix::{
+    fs::{Advice, FallocateFlags, fadvise},
+    io::{ReadWriteFlags, preadv2},
+};
 
 use super::{Disk, DiskFile, Space};
 
@@ -88,12 +92,27 @@ impl DiskFile for RealFile {
         self.0.read_at(buf, offset)
     }
 
+    fn read_now(&self, buf: &mut [u8], offset: u64) -> bool {
+        let (len, now) = (buf.len(), ReadWriteFlags::NOWAIT);
+        preadv2(&self.0, &mut [IoSliceMut::new(buf)], offset, now) == Ok(len)
+    }
+
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         Ok(rustix::io::pwritev(&self.0, bufs, offset)?)
     }
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn expect_read(&self, offset: u64, len: u64) {
+        // Its result does not matter: this is a hint, errors are found by the read that follows.
+        let _ = fadvise(&self.0, offset, NonZeroU64::new(len), Advice::WillNeed);
+    }
+
+    fn forget(&self, offset: u64, len: u64) {
+        // Its result does not matter: this is a hint.
+        let _ = fadvise(&self.0, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     fn start_writeback(&self, offset: u64, len: u64) {

@@ -14,12 +14,18 @@ use uuid::Uuid;
 
 use super::{
     Location, SegmentId,
-    format::{BadHeader, FRAME_LEN, Frame, HEADER_LEN, Header},
+    format::{BadHeader, FRAME_LEN, Frame, HEADER_LEN, Header, record_len},
 };
 use crate::disk::{Disk, DiskFile, read_full};
 
 /// Most segment files that are open for reading at once: 64 GiB of chunks.
 pub const OPEN_MAX: usize = 256;
+/// What lies between two records that are read, and is not, may have this length: the next piece of the
+/// same file, which goes over the client's other connection.
+const GAP: u64 = 256 * 1024;
+
+/// Most bytes that are copied from the kernel's memory on a thread of the network.
+const AT_ONCE: u32 = 128 * 1024;
 
 /// An open segment whose header has been checked.
 #[derive(Clone)]
@@ -144,6 +150,21 @@ impl SegmentSet {
         open.insert(segment.id, segment);
     }
 
+    /// Has the disk read what lies at `places` in long stretches, for who is about to read it piece by piece.
+    pub fn expect(&self, mut places: Vec<Location>) {
+        places.sort_unstable_by_key(|at| (at.segment, at.offset));
+        let near = |a: &Location, b: &Location| {
+            a.segment == b.segment && b.offset <= a.offset + record_len(a.len) + GAP
+        };
+        for stretch in places.chunk_by(near) {
+            let [first, .., last] = stretch else { continue };
+            if let Ok(segment) = self.get(first.segment) {
+                let len = last.offset + record_len(last.len) - first.offset;
+                segment.file.expect_read(first.offset, len);
+            }
+        }
+    }
+
     /// Reads a chunk. Checks the frame, not the hash: the caller's reader does that.
     ///
     /// # Errors
@@ -152,16 +173,31 @@ impl SegmentSet {
         let segment = self.get(at.segment)?;
         let mut record = vec![0; FRAME_LEN + at.len as usize];
         let n = read_full(&*segment.file, &mut record, at.offset)?;
-        let frame = record.first_chunk().and_then(|f| Frame::decode(f, segment.salt, at.offset));
-        match frame {
-            Some(frame) if n == record.len() && frame.id == *id && frame.len == at.len => {
-                Ok(Bytes::from(record).slice(FRAME_LEN..))
-            }
-            Some(_) | None => Err(SegmentError::Misplaced),
+        record.truncate(n);
+        payload(record, &segment, id, at).ok_or(SegmentError::Misplaced)
+    }
+
+    /// As [`SegmentSet::read`], of what the kernel has in memory: waits for no device. `None`: read it the
+    /// long way.
+    pub fn read_now(&self, id: &ChunkId, at: Location) -> Option<Bytes> {
+        if at.len > AT_ONCE {
+            return None;
         }
+        let segment = self.opened().get(&at.segment).cloned()?;
+        let mut record = vec![0; FRAME_LEN + at.len as usize];
+        let whole = segment.file.read_now(&mut record, at.offset);
+        payload(record, &segment, id, at).filter(|_| whole)
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, BTreeMap<SegmentId, Segment>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What `record`, read from where `at` says, has behind its frame; `None` when it is not the record of `id`.
+fn payload(record: Vec<u8>, segment: &Segment, id: &ChunkId, at: Location) -> Option<Bytes> {
+    let frame = Frame::decode(record.first_chunk()?, segment.salt, at.offset)?;
+    let right =
+        frame.id == *id && frame.len == at.len && record.len() == FRAME_LEN + at.len as usize;
+    right.then(|| Bytes::from(record).slice(FRAME_LEN..))
 }

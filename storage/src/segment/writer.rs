@@ -25,6 +25,13 @@ use crate::{
 
 /// The kernel is asked to write back after this many bytes, so that the sync finds little to do.
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of the segment that the kernel keeps in memory behind what was synced last. Left alone it keeps
+/// everything that is written until memory is full: other things go for it, and memory has to be found that
+/// was not in use, which in a virtual machine costs several times as much as the write itself
+/// (`docs/benchmarks.md`). So the same memory is written to again.
+const WARM_BYTES: u64 = 64 * 1024 * 1024;
+/// Less is not worth a call.
+const COOL_BYTES: u64 = 4 * 1024 * 1024;
 const ZEROS: [u8; 64] = [0; 64];
 
 /// Room is taken from the file system in steps of a thirty-second of what the segment holds, this at
@@ -50,6 +57,8 @@ struct Active {
     dirty: bool,
     /// End of what is durable.
     synced: u64,
+    /// Until here the kernel has been told that it need keep nothing.
+    cold: u64,
     /// A sync has failed because the disk was full: what lies beyond `synced` is not to be trusted.
     given_up: bool,
 }
@@ -185,6 +194,7 @@ impl SegmentWriter {
             let end = if active.given_up { active.synced } else { active.at };
             active.segment.file.truncate(end)?;
             active.sync()?;
+            active.keep_warm(0);
         }
         self.active = None;
         Ok(())
@@ -246,6 +256,7 @@ impl Active {
             written_back: at,
             dirty: false,
             synced: at,
+            cold: at,
             given_up: false,
         }
     }
@@ -254,7 +265,17 @@ impl Active {
         self.segment.file.sync().inspect_err(|e| self.given_up |= is_full(e))?;
         self.dirty = false;
         self.synced = self.at;
+        self.keep_warm(WARM_BYTES);
         Ok(())
+    }
+
+    /// Has the kernel keep the last `bytes` only of what is durable here.
+    fn keep_warm(&mut self, bytes: u64) {
+        let end = self.synced.saturating_sub(bytes);
+        if end >= self.cold + COOL_BYTES {
+            self.segment.file.forget(self.cold, end - self.cold);
+            self.cold = end;
+        }
     }
 
     /// Reserves the next step up to `whole`, or where the file system has not that much left, what is

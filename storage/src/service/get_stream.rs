@@ -11,8 +11,8 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::Status;
 
 use super::{Replies, Stopping, ids};
 use crate::store::Store;
@@ -27,7 +27,7 @@ type Answer = (Result<pb::GetBatchReply, Status>, Option<OwnedSemaphorePermit>);
 /// Serves one stream until the client has closed it, is gone or stuck, or the node stops.
 pub(super) fn open(
     store: Arc<Store>,
-    batches: Streaming<pb::GetBatch>,
+    batches: impl Stream<Item = Result<pb::GetBatch, Status>> + Send + Unpin + 'static,
     mut stopping: Stopping,
 ) -> Replies<pb::GetBatchReply> {
     let (answers, queue) = mpsc::channel::<Answer>(1);
@@ -50,12 +50,12 @@ pub(super) fn open(
 
 async fn accept(
     store: &Arc<Store>,
-    mut batches: Streaming<pb::GetBatch>,
+    mut batches: impl Stream<Item = Result<pb::GetBatch, Status>> + Unpin,
     answers: &mpsc::Sender<Answer>,
     stuck: &Arc<Notify>,
 ) -> Result<(), Status> {
     let slots = Arc::new(Semaphore::new(UNANSWERED));
-    while let Some(batch) = batches.message().await? {
+    while let Some(batch) = batches.try_next().await? {
         let ids = ids(&batch.ids)?;
         let slot = Arc::clone(&slots).acquire_owned().await.expect("is never closed");
         let room = store.admit_get(ids.len()).await;

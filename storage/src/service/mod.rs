@@ -1,10 +1,11 @@
 //! The gRPC edge: converts, checks what was received, delegates to the [`Store`].
 //!
-//! [`unary`] has the two plain calls, [`put_stream`] and [`get_stream`] the streams that mounts use,
+//! [`unary`] has the two plain calls, [`put_stream`] and [`get_stream`] the streams that mounts use ([`bulk`]: their bytes),
 //! [`verify`] the long check, [`repair`] what makes and drops copies, [`admin`] the rest. No chunk logic in here.
 
 mod admin;
 mod backups;
+mod bulk;
 mod get_stream;
 mod put_stream;
 mod repair;
@@ -24,6 +25,8 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{backups::Backups, repair::Repair, scrub::Scrubber, status::Identity, store::Store};
+
+pub use bulk::Bulk;
 
 /// What a streaming call answers with.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

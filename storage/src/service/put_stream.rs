@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId, pb};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::Status;
 
 use super::{Replies, Stopping, check_count};
 use crate::store::Store;
@@ -23,7 +23,7 @@ type Answers = mpsc::Sender<Result<pb::PutBatchReply, Status>>;
 /// Serves one stream until the client has closed it, is gone, or the node stops.
 pub(super) fn open(
     store: Arc<Store>,
-    batches: Streaming<pb::PutBatch>,
+    batches: impl Stream<Item = Result<pb::PutBatch, Status>> + Send + Unpin + 'static,
     mut stopping: Stopping,
 ) -> Replies<pb::PutBatchReply> {
     let (answers, queue) = mpsc::channel(ANSWERS_QUEUED);
@@ -45,11 +45,11 @@ pub(super) fn open(
 /// Takes batches and starts a task for each; the tasks outlive this.
 async fn accept(
     store: &Arc<Store>,
-    mut batches: Streaming<pb::PutBatch>,
+    mut batches: impl Stream<Item = Result<pb::PutBatch, Status>> + Unpin,
     answers: &Answers,
 ) -> Result<(), Status> {
     let slots = Arc::new(Semaphore::new(UNANSWERED));
-    while let Some(batch) = batches.message().await? {
+    while let Some(batch) = batches.try_next().await? {
         check_count(batch.chunks.len())?;
         let slot = Arc::clone(&slots).acquire_owned().await.expect("is never closed");
         let bytes = batch.chunks.iter().map(|c| c.data.len() as u64).sum();

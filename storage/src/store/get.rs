@@ -13,9 +13,20 @@ impl Store {
     pub async fn get(self: &Arc<Self>, ids: Vec<ChunkId>) -> Vec<Result<Bytes, ChunkError>> {
         let started = Instant::now();
         let store = Arc::clone(self);
+        // A thread that may block costs more than a copy from the kernel's memory does.
+        if let [id] = &ids[..]
+            && let Some(data) = self.volumes.iter().find_map(|volume| volume.read_now(id))
+        {
+            let result = vec![Ok(data)];
+            self.activity.got(&result, started.elapsed());
+            return result;
+        }
         let results: Vec<_> = self
             .readers
             .run(move || {
+                if ids.len() > 1 {
+                    store.volumes.iter().for_each(|volume| volume.expect(&ids));
+                }
                 let mut bytes = 0;
                 let mut read = |id: &ChunkId| {
                     if bytes > 0 && bytes + u64::from(store.limits.chunk_size) > GET_BATCH_BYTES {

@@ -23,6 +23,7 @@ pub mod groups;
 mod have;
 pub mod index;
 pub mod list;
+pub mod places;
 mod put;
 pub mod recovery;
 mod reopen;

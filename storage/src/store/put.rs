@@ -6,11 +6,13 @@ use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId};
 use futures_util::future::join_all;
 
-use super::{Store, writer::Outcome};
+use super::{BATCH_COST, Store, writer::Outcome};
 use crate::segment::writer::Record;
 
 /// Hashing so little takes less time than handing it to another thread.
 const INLINE: usize = 16 * 1024;
+/// Hashing so much takes no more time than handing it over and waiting, when there is nothing else to do.
+const ALONE: usize = 64 * 1024;
 
 /// A chunk to store, not yet checked.
 pub(super) type Unchecked = (ChunkId, Bytes);
@@ -62,7 +64,9 @@ impl Store {
 
     async fn put_all(self: &Arc<Self>, chunks: Vec<Unchecked>, bytes: usize) -> Outcome {
         let store = Arc::clone(self);
-        let (mut outcome, pending) = if bytes <= INLINE {
+        let alone = self.admitted().0 <= bytes as u64 + BATCH_COST;
+        let inline = if alone { ALONE } else { INLINE };
+        let (mut outcome, pending) = if bytes <= inline {
             store.check(chunks)
         } else {
             self.hashers.run(move || store.check(chunks)).await

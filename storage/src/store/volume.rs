@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{
     groups::{Groups, Holder},
     index::{Counting, Entry, IndexError, Totals},
+    places::Places,
     recovery::{Recovered, RecoveryError, recover},
     scrub::Pass,
     volume_state::{Core, Parts, VolumeState},
@@ -33,6 +34,7 @@ use crate::{
     disk::{Disk, Space},
     failpoints::{self, DAMAGE_AFTER_NOTE, DAMAGE_BEFORE_NOTE},
     segment::{
+        Location,
         set::SegmentSet,
         writer::{Record, SegmentShape},
     },
@@ -63,6 +65,7 @@ pub struct Volume {
     state: Arc<VolumeState>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    places: Places,
     pub(super) pass: Mutex<Pass>,
 }
 
@@ -104,7 +107,8 @@ impl Volume {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
-        Ok(Self { state, jobs, thread, pass: Mutex::new(pass) })
+        let places = Places::default();
+        Ok(Self { state, jobs, thread, places, pass: Mutex::new(pass) })
     }
 
     /// Stores verified chunks; returns when they are durable or have failed.
@@ -226,6 +230,13 @@ impl Volume {
         if self.has_failed() { Ok(None) } else { self.state.touch(id, epoch) }
     }
 
+    /// Some of `ids` will be read at once: has the disk read what of them is here.
+    pub fn expect(&self, ids: &[ChunkId]) {
+        let Ok(core) = self.state.core() else { return };
+        let here = ids.iter().filter_map(|id| self.state.entry_in(&core, id).ok().flatten());
+        self.state.set.expect(here.map(|entry| entry.at).collect());
+    }
+
     /// Reads a chunk; its hash is not checked. Works on failed disks as far as it goes.
     ///
     /// # Errors
@@ -235,7 +246,20 @@ impl Volume {
         if core.index.damaged().contains(id) {
             return Err(ChunkError::Damaged);
         }
-        self.read_where(&core, id, |_| true)
+        let (data, at) = self.read_where(&core, id, |_| true)?;
+        self.places.note(id, at);
+        Ok(data)
+    }
+
+    /// As [`Volume::read`], of a chunk whose bytes the kernel has in memory: waits for no device. `None`:
+    /// read it the long way.
+    pub fn read_now(&self, id: &ChunkId) -> Option<Bytes> {
+        let at = self.places.of(id)?;
+        let core = self.state.core().ok()?;
+        if core.index.damaged().contains(id) {
+            return None;
+        }
+        self.state.set.read_now(id, at)
     }
 
     /// Reads a chunk and checks its hash, whatever is known of it.
@@ -244,7 +268,7 @@ impl Volume {
     /// As for [`Volume::read`].
     pub fn read_verified(&self, id: &ChunkId) -> Result<Bytes, ChunkError> {
         let core = self.state.core()?;
-        let data = self.read_where(&core, id, |data| id.verify(data))?;
+        let (data, _) = self.read_where(&core, id, |data| id.verify(data))?;
         if core.index.damaged().contains(id)
             && let Err(e) = core.index.note_good(id)
         {
@@ -260,13 +284,13 @@ impl Volume {
         core: &Core,
         id: &ChunkId,
         good: impl Fn(&[u8]) -> bool,
-    ) -> Result<Bytes, ChunkError> {
+    ) -> Result<(Bytes, Location), ChunkError> {
         let mut entry = self.state.entry_in(core, id)?.ok_or(ChunkError::NotFound)?;
         loop {
             if let Ok(data) = self.state.set.read(id, entry.at)
                 && good(&data)
             {
-                return Ok(data);
+                return Ok((data, entry.at));
             }
             let now = self.state.entry_in(core, id)?.ok_or(ChunkError::NotFound)?;
             if now.at == entry.at {

@@ -67,7 +67,7 @@ fn run(verb: &str, path: &Path, count: usize, threads: usize) -> Outcome {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map(drop),
         }),
-        "randread" => random_reads(path, count),
+        "randread" => random_reads(path, count, threads.max(1)),
         "randwrite-fsync" => random_synced_writes(path, count),
         "randwrite" => random_writes(path, count),
         _ => Err(USAGE.into()),
@@ -131,15 +131,28 @@ fn shuffled(file: &File, rng: &mut Rng) -> io::Result<Vec<u64>> {
     Ok(order)
 }
 
-fn random_reads(path: &Path, seconds: usize) -> Outcome {
+/// Each thread reads a part of the blocks of its own, so that no block is read twice.
+fn random_reads(path: &Path, seconds: usize, threads: usize) -> Outcome {
     let file = File::open(path)?;
     let order = shuffled(&file, &mut Rng::new(7))?;
-    let (limit, mut block) = (Duration::from_secs(seconds as u64), [0; BLOCK]);
-    let (began, mut done) = (Instant::now(), 0);
-    for at in order.iter().take_while(|_| began.elapsed() < limit) {
-        file.read_exact_at(&mut block, at * BLOCK as u64)?;
-        done += 1;
-    }
+    let part = order.len().div_ceil(threads).max(1);
+    let (limit, began) = (Duration::from_secs(seconds as u64), Instant::now());
+    let done = std::thread::scope(|scope| {
+        let file = &file;
+        let read = move |blocks: &[u64]| -> io::Result<usize> {
+            let (mut block, mut done) = ([0; BLOCK], 0);
+            for at in blocks.iter().take_while(|_| began.elapsed() < limit) {
+                file.read_exact_at(&mut block, at * BLOCK as u64)?;
+                done += 1;
+            }
+            Ok(done)
+        };
+        let parts = order.chunks(part).map(|blocks| scope.spawn(move || read(blocks)));
+        parts.collect::<Vec<_>>().into_iter().try_fold(0, |sum, thread| match thread.join() {
+            Ok(done) => done.map(|done| sum + done),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
     Ok(rate(done, began))
 }
 

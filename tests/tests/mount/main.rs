@@ -3,7 +3,9 @@
 
 mod clone_files;
 mod coherence;
+mod compression;
 mod daemon;
+mod disk_cache;
 mod edits;
 mod memory;
 mod programs;

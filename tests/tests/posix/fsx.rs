@@ -94,10 +94,12 @@ fn run_once(place: &Path, mounted: &Path, sizes: Sizes, operations: u64, rng: &m
     );
 }
 
-fn exercise_each(options: &'static [&'static str], sizes: &'static [Sizes]) {
+fn exercise_each(options: &[&str], sizes: &'static [Sizes]) {
+    let options: Vec<String> = options.iter().copied().map(str::to_owned).collect();
     within(LONGEST.as_secs(), move || {
         let cluster = Cluster::new();
-        let mount = cluster.mount_with(options);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let mount = cluster.mount_with(&options);
         let mut rng = Rng::of_run("fsx");
         for sizes in sizes {
             // The larger the file, the longer each operation.
@@ -117,6 +119,15 @@ fn one_mount() {
 #[test]
 fn with_a_cache_of_a_few_chunks_and_little_memory() {
     exercise_each(&LITTLE_MEMORY, &[SMALL, MIDDLE]);
+}
+
+#[test]
+fn with_a_disk_cache_and_little_memory() {
+    let place = cairn_tests::scratch("cache");
+    let dir = place.path().join("cache").to_str().unwrap().to_owned();
+    // Room for 64 chunks: fewer than there are.
+    let cache = ["--cache-dir", &dir, "--cache-dir-size", "4MiB"];
+    exercise_each(&[&LITTLE_MEMORY[..], &cache].concat(), &[SMALL, MIDDLE]);
 }
 
 #[test]

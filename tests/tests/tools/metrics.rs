@@ -84,9 +84,11 @@ fn numbers_agree_with_what_was_done_and_with_status() {
             let bytes = |result| {
                 node.value(&format!("cairn_storage_put_bytes_total{{result=\"{result}\"}}"))
             };
-            // The second file has the chunks of the first.
             assert_eq!((chunks("stored"), bytes("stored")), (128.0 + 20.0, 8.0 * MIB + small));
-            assert_eq!((chunks("known"), bytes("known")), (128.0, 8.0 * MIB));
+            // The second file has the chunks of the first. A few are sent before the mount asks first.
+            let known = chunks("known");
+            assert!((1.0..=128.0).contains(&known), "{known} chunks were there already");
+            assert_eq!(bytes("known"), known * MIB / 16.0);
             assert_eq!(chunks("failed"), 0.0);
             assert_eq!(node.sum("cairn_storage_disk_chunks"), chunks("stored"));
             assert_eq!(node.sum("cairn_storage_disk_chunk_bytes"), bytes("stored"));

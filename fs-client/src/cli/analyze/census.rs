@@ -40,6 +40,7 @@ pub(super) async fn take(
     chunks.not_counted.append(&mut copies.broken);
     chunks.complete = chunks.not_counted.is_empty();
     chunks.replication_factor = units::ratio(chunks.total, chunks.unique);
+    chunks.compression_ratio = units::ratio(chunks.content_bytes, chunks.referenced_bytes);
     chunks.dedup_ratio = units::ratio(chunks.referenced_bytes, chunks.unique_bytes);
     report.distribution.finish().map_err(spool::full)?;
     report.manifest.finish().map_err(spool::full)
@@ -78,6 +79,8 @@ async fn walk(
                 if !known {
                     report.chunks.references += 1;
                     report.chunks.referenced_bytes += u64::from(chunk.stored_len);
+                    report.chunks.content_bytes += u64::from(chunk.logical_len);
+                    *report.chunks.codecs.entry(chunk.codec.word()).or_default() += 1;
                     sort.push(chunk.id, 0, chunk.stored_len).map_err(spool::full)?;
                 }
             }

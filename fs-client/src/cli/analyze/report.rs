@@ -113,6 +113,12 @@ pub struct Chunks {
     pub referenced_bytes: u64,
     /// References of all files to chunks; a file with several names counts once.
     pub references: u64,
+    /// Bytes of content in all references, holes excluded.
+    pub content_bytes: u64,
+    /// `content_bytes / referenced_bytes`: what compression gains; 0 for an empty store.
+    pub compression_ratio: f64,
+    /// References to chunks of each codec: `plain`, `lz4`, `zstd`.
+    pub codecs: BTreeMap<&'static str, u64>,
     /// Distinct chunks that nothing refers to: left over from what was deleted or overwritten, or written
     /// while this was counted.
     pub unreferenced: u64,

@@ -117,6 +117,12 @@ impl AnalyzeReport {
             units::plural(chunks.references, "reference")
         );
         println!(
+            "  Compression ratio    {:.2} ({} of content; {})",
+            chunks.compression_ratio,
+            units::bytes(chunks.content_bytes),
+            chunks.codecs_text()
+        );
+        println!(
             "  Not referred to      {} ({})",
             units::count(chunks.unreferenced),
             units::bytes(chunks.unreferenced_bytes)
@@ -210,6 +216,15 @@ impl Process {
 }
 
 impl Chunks {
+    fn codecs_text(&self) -> String {
+        if self.codecs.is_empty() {
+            return "no chunks".to_owned();
+        }
+        let part =
+            |(codec, references): (&&str, &u64)| format!("{} {codec}", units::count(*references));
+        self.codecs.iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+
     fn copies_text(&self) -> String {
         if self.copies.is_empty() {
             return "no chunks".to_owned();

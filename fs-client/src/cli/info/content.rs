@@ -196,8 +196,14 @@ async fn note(
             content.lost += 1;
         }
         if content.list.len() < listed {
-            let (id, bytes) = (chunk.id.to_string(), chunk.stored_len);
-            let row = ChunkInfo { index: *index, id, bytes, copies };
+            let row = ChunkInfo {
+                index: *index,
+                id: chunk.id.to_string(),
+                bytes: chunk.stored_len,
+                codec: chunk.codec.word().to_owned(),
+                content_bytes: chunk.logical_len,
+                copies,
+            };
             content.list.push(row).map_err(spool::full)?;
         }
     }

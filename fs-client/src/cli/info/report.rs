@@ -36,7 +36,7 @@ pub struct FileInfo {
     pub gid: u32,
     /// Length in bytes.
     pub size: u64,
-    /// Bytes in chunks, holes excluded.
+    /// Bytes in chunks as stored, holes excluded.
     pub allocated: u64,
     /// Last change of the content, UTC: `2026-11-22 10:30:00`.
     pub modified: String,
@@ -93,6 +93,10 @@ pub struct ChunkInfo {
     pub id: String,
     /// Bytes as stored.
     pub bytes: u32,
+    /// How they are stored: `plain`, `lz4` or `zstd`.
+    pub codec: String,
+    /// Bytes of content.
+    pub content_bytes: u32,
     /// The nodes that should have it, and others that do.
     pub copies: Vec<CopyInfo>,
 }

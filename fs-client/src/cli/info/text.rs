@@ -2,6 +2,8 @@
 
 use std::io;
 
+use cairn_proto::Codec;
+
 use super::report::{ChunkInfo, Content, CopyState, FileInfo, InfoReport};
 use crate::cli::{
     failure::Failure,
@@ -121,8 +123,13 @@ impl ChunkInfo {
             format!("{} {}", copy.node, painted(copy.state.words(), mood))
         };
         let copies: Vec<_> = self.copies.iter().map(copy).collect();
+        let packed = if self.codec == Codec::Plain.word() {
+            String::new()
+        } else {
+            format!(" ({} of {})", self.codec, units::bytes(self.content_bytes.into()))
+        };
         println!(
-            "  {:>8}  {}…  {:>9}  {}",
+            "  {:>8}  {}…  {:>9}  {}{packed}",
             self.index,
             &self.id[..ID_SHOWN.min(self.id.len())],
             units::bytes(self.bytes.into()),

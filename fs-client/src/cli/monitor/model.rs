@@ -417,6 +417,7 @@ pub(super) mod tests {
                 pg_bits: 10,
                 replicas: 2,
                 min_replicas: 1,
+                compression: None,
             }),
             nodes: vec![node("node1", pb::NodeState::Up), node("node2", pb::NodeState::Down)],
             sessions: vec![pb::SessionStatus {

@@ -66,6 +66,13 @@ impl StatusReport {
             "Ratios         deduplication {:.2}, replication {:.2} (wanted: {})",
             self.dedup_ratio, self.replication_ratio, self.replicas
         );
+        println!(
+            "Compression    {}; {} in files, {} in chunks ({:.2}, holes included)",
+            self.compression,
+            units::bytes(self.logical_bytes),
+            units::bytes(self.referenced_bytes),
+            self.compression_ratio
+        );
         println!("Backup         {}", self.backup.line());
         println!("Garbage        {}", self.garbage.line());
         println!("Health         {}", self.health());

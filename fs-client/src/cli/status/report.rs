@@ -1,6 +1,6 @@
 //! What the master says about the cluster, as a report: also the ground of `analyze`, `df` and `monitor`.
 
-use cairn_proto::{NodeState, pb};
+use cairn_proto::{Compression, NodeState, pb};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -45,6 +45,12 @@ pub struct StatusReport {
     pub dedup_ratio: f64,
     /// `stored_bytes / unique_bytes`; 0 for an empty store.
     pub replication_ratio: f64,
+    /// What clients do with new chunks: `off`, `lz4` or `zstd:LEVEL`.
+    pub compression: String,
+    /// `logical_bytes / referenced_bytes`: how much longer the files are than what is stored for them, every
+    /// reference counted for itself. Holes, which take nothing, count as well as compression; 0 for an
+    /// empty store. `cairn analyze` counts the content of chunks alone.
+    pub compression_ratio: f64,
     /// Copies that every chunk shall have.
     pub replicas: u32,
     /// Copies without which a write fails.
@@ -222,6 +228,7 @@ impl From<pb::StatusResponse> for StatusReport {
         let stored_bytes = nodes.iter().map(|n| n.chunk_bytes).sum::<u64>();
         let largest = nodes.iter().map(|n| n.chunk_bytes).max().unwrap_or(0);
         let unique_bytes = largest.max(stored_bytes / u64::from(map.replicas.max(1)));
+        let compression = map.compression.as_ref().map_or(Compression::Off, Compression::from);
         let usage = status.usage.unwrap_or_default();
         let names = |id: &str| {
             let node = nodes.iter().find(|node| node.id == id);
@@ -256,6 +263,8 @@ impl From<pb::StatusResponse> for StatusReport {
             stored_bytes,
             dedup_ratio: units::ratio(status.referenced_bytes, unique_bytes),
             replication_ratio: units::ratio(stored_bytes, unique_bytes),
+            compression: compression.to_string(),
+            compression_ratio: units::ratio(status.logical_bytes, status.referenced_bytes),
             replicas: map.replicas,
             min_replicas: map.min_replicas,
             chunk_size: status.chunk_size,

@@ -21,11 +21,11 @@ pub struct UploadReport {
     bytes: u64,
     /// Bytes of them that lie in holes and take no space.
     hole_bytes: u64,
-    /// Bytes in chunks that at least one node lacked.
+    /// Bytes of content in chunks that at least one node lacked.
     sent_bytes: u64,
-    /// Bytes in chunks that every node had, and that were not sent.
+    /// Bytes of content in chunks that every node had, and that were not sent.
     present_bytes: u64,
-    /// Bytes that went to the nodes; every copy counts.
+    /// Bytes that went to the nodes, compressed where they were; every copy counts.
     wire_bytes: u64,
 }
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::rpc::Admin;
 
-/// Hash every copy of every chunk and compare with every file; exit code 1 if anything is wrong
+/// Hash every copy of every chunk and compare with every file; exit code 1 if anything is wrong with one
 #[derive(Args, Debug)]
 pub struct Verify {
     /// Print JSON for programs instead of text
@@ -37,7 +37,7 @@ pub struct Verify {
 pub struct VerifyReport {
     /// Version of this report. Grows only when a field changes its meaning or goes away.
     version: u32,
-    /// Nothing was found, and every node could be checked.
+    /// Nothing is wrong with any file's chunks, and every node could be checked.
     ok: bool,
     /// Each node's check of what it holds.
     nodes: Vec<NodeReport>,
@@ -45,8 +45,11 @@ pub struct VerifyReport {
     files: u64,
     /// References to chunks under all names.
     references: u64,
-    /// Chunks with something wrong.
+    /// Chunks of files with something wrong.
     findings: Vec<Finding>,
+    /// Damaged chunks that no file refers to. Nothing is lost with them: repair or garbage collection
+    /// takes them.
+    unreferenced: Vec<Unreferenced>,
 }
 
 /// One node's own check.
@@ -82,6 +85,15 @@ pub(super) struct Finding {
     wanted_copies: usize,
     /// The first files that refer to it.
     files: Vec<String>,
+}
+
+/// One damaged chunk that no file refers to.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Unreferenced {
+    /// SHA-256 that its bytes should have, 64 hex digits.
+    chunk: String,
+    /// Node name to `damaged`.
+    problems: BTreeMap<String, String>,
 }
 
 /// Most files that are named for one chunk.
@@ -145,6 +157,12 @@ impl VerifyReport {
         for finding in &self.findings {
             finding.print();
         }
+        if !self.unreferenced.is_empty() {
+            println!(
+                "{} damaged that no file refers to: repair or garbage collection takes them",
+                units::plural(self.unreferenced.len() as u64, "chunk"),
+            );
+        }
         let away = self.nodes.iter().filter(|node| node.is_missed()).count() as u64;
         let result = if self.ok {
             painted("every copy is there and right", Mood::Good)
@@ -200,9 +218,6 @@ impl Finding {
         );
         for (node, problem) in &self.problems {
             println!("  {problem} on {node}");
-        }
-        if self.files.is_empty() {
-            println!("  no file refers to it");
         }
         for file in &self.files {
             println!("  in {file}");

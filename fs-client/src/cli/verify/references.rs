@@ -1,7 +1,7 @@
 //! Every reference of every file is looked up on every node.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
 };
 
@@ -9,7 +9,7 @@ use cairn_proto::{ChunkId, ChunkRef, ClusterMap, ManifestRun, NodeId};
 use futures_util::future::join_all;
 use lru::LruCache;
 
-use super::{Finding, VerifyReport, nodes::Damaged};
+use super::{Finding, Unreferenced, VerifyReport, nodes::Damaged};
 use crate::{
     cli::{failure::Failure, progress::Progress},
     rpc::{Admin, NodeAdmin},
@@ -59,7 +59,7 @@ pub(super) async fn check_all(
             node.error.get_or_insert_with(|| why.clone());
         }
     }
-    report.findings = checker.finish();
+    checker.finish(report);
     Ok(())
 }
 
@@ -193,17 +193,24 @@ impl<'a> Checker<'a> {
         self.map.homes(self.map.group(&chunk.id)).iter().any(|home| home.id == node)
     }
 
-    /// All findings, chunks that are damaged although no file refers to them included.
-    fn finish(mut self) -> Vec<Finding> {
+    /// Sorts what was found: damaged chunks that no file refers to are a list of their own.
+    fn finish(mut self, report: &mut VerifyReport) {
         let wanted = self.wanted();
+        let mut unreferenced = BTreeMap::new();
         for node in &self.nodes {
             for id in self.damaged.get(&node.id).into_iter().flatten() {
-                let finding = self.bad.entry(*id).or_insert_with(|| Finding::new(*id, wanted));
+                let finding = match self.bad.get_mut(id) {
+                    Some(finding) => finding,
+                    None => unreferenced.entry(*id).or_insert_with(|| Finding::new(*id, wanted)),
+                };
                 finding.problems.insert(node.name.clone(), "damaged".to_owned());
             }
         }
-        let mut findings: Vec<_> = self.bad.into_values().collect();
-        findings.sort_by(|a, b| a.chunk.cmp(&b.chunk));
-        findings
+        report.findings = self.bad.into_values().collect();
+        report.findings.sort_by(|a, b| a.chunk.cmp(&b.chunk));
+        report.unreferenced = unreferenced
+            .into_values()
+            .map(|Finding { chunk, problems, .. }| Unreferenced { chunk, problems })
+            .collect();
     }
 }

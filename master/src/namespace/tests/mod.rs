@@ -291,7 +291,7 @@ impl Store {
 /// A chunk of `len` bytes whose content `tag` stands for.
 fn chunk(tag: u64, len: u32) -> ChunkRef {
     let id = ChunkId::of(&tag.to_be_bytes());
-    ChunkRef { id, stored_len: len, logical_len: len, codec: 0 }
+    ChunkRef { id, stored_len: len, logical_len: len, codec: cairn_proto::Codec::Plain }
 }
 
 fn change(index: u64, expected: Option<ChunkRef>, new: Option<ChunkRef>) -> pb::ChunkChange {

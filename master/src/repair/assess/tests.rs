@@ -37,7 +37,9 @@ impl World {
             name: format!("node{number}"),
         };
         let nodes = (1..=nodes).map(node).collect();
-        let map = ClusterMap { epoch: 1, nodes, pg_bits: 4, replicas, min_replicas: 1 };
+        let compression = cairn_proto::Compression::Off;
+        let map =
+            ClusterMap { epoch: 1, nodes, pg_bits: 4, replicas, min_replicas: 1, compression };
         let mut world = Self {
             homes: Homes::of(&map),
             reachable: map.nodes.iter().map(|node| node.id).collect(),
