@@ -101,12 +101,13 @@ fn flipped_bits_are_found_and_healed_while_the_file_reads_right() {
 fn a_reader_that_is_sent_wrong_bytes_gets_the_right_ones_and_the_node_learns_of_it() {
     within(200, || {
         let cluster = Cluster::new();
-        let content = Rng::new(6).bytes(1 << 20);
+        // Longer than what is read from one node before the other has its turn: both are asked.
+        let content = Rng::new(6).bytes(4 << 20);
         fs::write(cluster.mount().join("f"), &content).unwrap();
-        assert_eq!(flip(cluster.node_data(0), &content, |_| true), 16);
-        // Which node is asked is the mount's choice; a new mount chooses anew.
-        let found = wait_for(Duration::from_secs(60), || {
-            assert!(fs::read(cluster.mount().join("f")).unwrap() == content);
+        assert_eq!(flip(cluster.node_data(0), &content, |_| true), 64);
+        // A new mount has nothing cached.
+        assert!(fs::read(cluster.mount().join("f")).unwrap() == content);
+        let found = wait_for(Duration::from_secs(20), || {
             let log = fs::read_to_string(cluster.log_path("node1")).unwrap();
             log.contains("damaged: its bytes")
         });
