@@ -4,8 +4,9 @@
 //! exactly as after a put. Everything else (no, no answer, an answer that makes no sense) means: send
 //! it. So a node that fails is found out by the put, which knows what to do then.
 //!
-//! While calls are under way questions gather; a lone question is asked at once. Questions are bounded
-//! by the upload budget of their callers. Nothing is held across an await.
+//! A lone question is asked at once. While a call is under way questions gather, and after it for [`GATHER`]
+//! more when they are few yet: each call costs both sides more than the chunks that it asks for. Questions are
+//! bounded by the upload budget of their callers. Nothing is held across an await.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,15 +16,17 @@ use std::{
 use cairn_proto::{ChunkId, ChunkRef, pb};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::debug;
 
 use super::put::stamp;
 use crate::rpc::connect::StorageClient;
 
-/// Calls to one node at the same time.
-const CALLS: usize = 2;
+/// So few questions may wait for more.
+const FEW: usize = 32;
+/// For so long at most: at the pace of a fast writer some ten chunks come in it.
+const GATHER: Duration = Duration::from_millis(1);
 /// Questions in one call.
 const BATCH: usize = 1024;
 /// A node that needs longer is sent the chunks unasked.
@@ -47,7 +50,7 @@ struct Question {
 #[derive(Default)]
 struct State {
     queue: Vec<Question>,
-    calls: usize,
+    asking: bool,
     unasked_until: Option<Instant>,
 }
 
@@ -71,8 +74,7 @@ impl Asks {
                 return None;
             }
             state.queue.push(Question { id: chunk.id, found: Some(reply) });
-            if state.calls < CALLS {
-                state.calls += 1;
+            if !std::mem::replace(&mut state.asking, true) {
                 tokio::spawn(self.clone().call());
             }
         }
@@ -96,6 +98,9 @@ impl Asks {
                     let _ = reply.send(found);
                 }
             }
+            if (1..FEW).contains(&self.lock().queue.len()) {
+                sleep(GATHER).await;
+            }
         }
     }
 
@@ -104,7 +109,7 @@ impl Asks {
         let mut state = self.lock();
         state.queue.retain(|q| q.found.as_ref().is_some_and(|reply| !reply.is_closed()));
         if state.queue.is_empty() {
-            state.calls -= 1;
+            state.asking = false;
             return None;
         }
         let count = state.queue.len().min(BATCH);

@@ -86,15 +86,18 @@ impl Cargo for Gets {
             }
             let bytes = part.iter().map(|(_, answer)| answer.data.len()).sum();
             let (client, runtime) = (self.client.clone(), Handle::current());
-            let verify_all = move || {
-                for (item, answer) in part {
-                    let id = item.chunk.id;
-                    if verify(item, &answer) == Some(Wrong) {
-                        runtime.spawn(report(client.clone(), id));
+            let verify_all = move || -> Vec<_> {
+                part.into_iter().map(|(item, answer)| verify(item, &answer)).collect()
+            };
+            let tell_all = move |verified| {
+                for Verified { item, result, wrong } in verified {
+                    if wrong {
+                        runtime.spawn(report(client.clone(), item.chunk.id));
                     }
+                    let _ = item.reply.send(result);
                 }
             };
-            self.hashing.submit(bytes, verify_all).await;
+            self.hashing.submit(bytes, verify_all, tell_all);
         }
     }
 }
@@ -102,18 +105,21 @@ impl Cargo for Gets {
 /// A chunk of this length has its buffer for itself.
 const ALONE: usize = 32 * 1024;
 
-/// What a node sent is not the chunk.
-#[derive(PartialEq, Eq)]
-struct Wrong;
+/// What a node's answer is worth.
+struct Verified {
+    item: GetItem,
+    result: Result<(Bytes, Duration), ChunkError>,
+    /// The node sent something that is not the chunk.
+    wrong: bool,
+}
 
 /// What is right is handed on as it arrived when it is large: a frame of its own, which the transport puts
 /// into a buffer of about its length. Small ones share a buffer, so they are copied out: whoever keeps one
 /// chunk must not keep many.
-fn verify(item: GetItem, answer: &pb::GetItem) -> Option<Wrong> {
-    if item.reply.is_closed() {
-        return None;
-    }
+fn verify(item: GetItem, answer: &pb::GetItem) -> Verified {
     let result = match &answer.error {
+        // Nobody wants it any more.
+        _ if item.reply.is_closed() => Err(ChunkError::Unreachable),
         Some(detail) => Err(status::chunk_error(detail)),
         None if answer.data.len() == item.chunk.stored_len as usize
             && item.chunk.id.verify(&answer.data) =>
@@ -125,9 +131,8 @@ fn verify(item: GetItem, answer: &pb::GetItem) -> Option<Wrong> {
         }
         None => Err(ChunkError::Damaged),
     };
-    let wrong = answer.error.is_none() && result.is_err();
-    let _ = item.reply.send(result);
-    wrong.then_some(Wrong)
+    let wrong = answer.error.is_none() && result == Err(ChunkError::Damaged);
+    Verified { item, result, wrong }
 }
 
 /// Has the node look at its copy itself: it then knows, and the copy is healed.

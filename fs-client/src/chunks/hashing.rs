@@ -7,8 +7,10 @@ use std::{sync::Arc, thread::available_parallelism};
 use bytes::Bytes;
 use cairn_codec::Codecs;
 use cairn_proto::{ChunkError, ChunkId, ChunkRef, Codec, Compression};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::oneshot;
 use tracing::error;
+
+use super::jobs::Jobs;
 
 /// Measured: two threads keep up with what two connections deliver.
 const THREADS: usize = 2;
@@ -18,34 +20,24 @@ const INLINE: usize = 16 * 1024;
 const ALONE: usize = 64 * 1024;
 
 /// See the head of this file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Hashing {
-    threads: Arc<Semaphore>,
-    coders: Arc<Semaphore>,
+    hashers: Arc<Jobs>,
+    coders: Arc<Jobs>,
     codecs: Arc<Codecs>,
 }
 
 impl Hashing {
     pub(super) fn new() -> Self {
         let coders = available_parallelism().map_or(THREADS, |n| n.get().max(THREADS));
-        Self {
-            threads: Arc::new(Semaphore::new(THREADS)),
-            coders: Arc::new(Semaphore::new(coders)),
-            codecs: Arc::default(),
-        }
+        Self { hashers: Jobs::new(THREADS), coders: Jobs::new(coders), codecs: Arc::default() }
     }
 
     async fn id_of(&self, data: Bytes, alone: bool) -> Result<ChunkId, ChunkError> {
         if data.len() <= if alone { ALONE } else { INLINE } {
             return Ok(ChunkId::of(&data));
         }
-        let permit = self.threads.clone().acquire_owned().await;
-        let job = spawn_blocking(move || {
-            let id = ChunkId::of(&data);
-            drop(permit);
-            id
-        });
-        job.await.map_err(|_| ChunkError::Unreachable)
+        done(&self.hashers, move || ChunkId::of(&data)).await
     }
 
     /// What refers to `content`, at most a chunk, and the bytes that are to be stored for it. `alone`: nothing
@@ -67,21 +59,16 @@ impl Hashing {
             let id = self.id_of(content.clone(), alone).await?;
             return Ok((plain(id, &content), content));
         }
-        let permit = self.coders.clone().acquire_owned().await;
         let codecs = self.codecs.clone();
-        let job = spawn_blocking(move || {
-            let packed = match codecs.pack(&content, how) {
-                None => (plain(ChunkId::of(&content), &content), content),
-                Some((codec, stored)) => {
-                    let (stored_len, logical_len) = (length(&stored), length(&content));
-                    let id = ChunkId::of(&stored);
-                    (ChunkRef { id, stored_len, logical_len, codec }, stored)
-                }
-            };
-            drop(permit);
-            packed
-        });
-        job.await.map_err(|_| ChunkError::Unreachable)
+        let pack = move || match codecs.pack(&content, how) {
+            None => (plain(ChunkId::of(&content), &content), content),
+            Some((codec, stored)) => {
+                let (stored_len, logical_len) = (length(&stored), length(&content));
+                let id = ChunkId::of(&stored);
+                (ChunkRef { id, stored_len, logical_len, codec }, stored)
+            }
+        };
+        done(&self.coders, pack).await
     }
 
     /// The content of `chunk`, whose verified stored bytes are `stored`: at most `chunk_size` bytes.
@@ -99,14 +86,9 @@ impl Hashing {
         if codec == Codec::Plain {
             return Ok(stored);
         }
-        let permit = self.coders.clone().acquire_owned().await;
         let codecs = self.codecs.clone();
-        let job = spawn_blocking(move || {
-            let content = codecs.unpack(codec, stored, chunk_size as usize);
-            drop(permit);
-            content
-        });
-        let content = job.await.map_err(|_| ChunkError::Unreachable)?;
+        let unpack = move || codecs.unpack(codec, stored, chunk_size as usize);
+        let content = done(&self.coders, unpack).await?;
         content.map_err(|_| {
             let (id, codec) = (chunk.id, codec.word());
             error!(chunk = %id, codec, "the stored bytes are intact but cannot be decoded");
@@ -114,19 +96,30 @@ impl Hashing {
         })
     }
 
-    /// Runs `job`, which hashes the `bytes` bytes that a node sent together, or a part of them. Returns when it
-    /// has begun: who has much to hash waits for a thread.
-    pub(super) async fn submit(&self, bytes: usize, job: impl FnOnce() + Send + 'static) {
+    /// Runs `hash`, which hashes the `bytes` bytes that a node sent together, or a part of them, and then `tell`
+    /// with what it found; not always before this returns.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        hash: impl FnOnce() -> T + Send + 'static,
+        tell: impl FnOnce(T) + Send + 'static,
+    ) {
         if bytes <= ALONE {
-            job();
-            return;
+            tell(hash());
+        } else {
+            self.hashers.submit(hash, tell);
         }
-        let permit = self.threads.clone().acquire_owned().await;
-        spawn_blocking(move || {
-            job();
-            drop(permit);
-        });
     }
+}
+
+/// What `work` answers. `Unreachable` when the runtime is being shut down.
+async fn done<T: Send + 'static>(
+    jobs: &Arc<Jobs>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ChunkError> {
+    let (reply, answer) = oneshot::channel();
+    jobs.submit(work, move |result| _ = reply.send(result));
+    answer.await.map_err(|_| ChunkError::Unreachable)
 }
 
 /// Callers have checked that it is no more than a chunk.

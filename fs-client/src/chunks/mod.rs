@@ -5,7 +5,7 @@
 //!   hedging) over `gets`.
 //! - `fleet`: nodes, their connections and whether they are well; `pipe`: a batched, pipelined stream,
 //!   which `puts` and `gets` fill with meaning; `asks`: what a node has already; `asking`: whether to ask.
-//! - `hashing`: SHA-256 and compression on threads of their own; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
+//! - `hashing`: SHA-256 and compression, by the threads of `jobs`; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
 //!
 //! Everything that waits has a bound in time, everything that holds bytes one in bytes. Knows nothing
 //! of files.
@@ -20,6 +20,7 @@ mod flight;
 mod get;
 mod gets;
 mod hashing;
+mod jobs;
 mod pipe;
 mod put;
 mod puts;

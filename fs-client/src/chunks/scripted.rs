@@ -39,6 +39,8 @@ pub(super) struct Disk {
     /// Sizes of the batches received.
     pub(super) puts: Vec<usize>,
     pub(super) gets: Vec<usize>,
+    /// Numbers of chunks that were asked for together.
+    pub(super) asks: Vec<usize>,
 }
 
 /// One node. Ends with its runtime, connections and all.
@@ -58,7 +60,13 @@ impl Drop for StorageNode {
 
 impl StorageNode {
     pub(super) fn start(fs: Uuid, name: &str) -> Self {
-        let disk = Disk { mood: Mood::Good, chunks: HashMap::new(), puts: vec![], gets: vec![] };
+        let disk = Disk {
+            mood: Mood::Good,
+            chunks: HashMap::new(),
+            puts: vec![],
+            gets: vec![],
+            asks: vec![],
+        };
         let disk = Arc::new(Mutex::new(disk));
         let runtime = runtime();
         let service = Service { disk: disk.clone() };
@@ -205,7 +213,8 @@ impl StorageService for Service {
         if self.disk.lock().unwrap().mood == Mood::Silent {
             std::future::pending::<()>().await;
         }
-        let disk = self.disk.lock().unwrap();
+        let mut disk = self.disk.lock().unwrap();
+        disk.asks.push(request.get_ref().ids.len());
         let len = |id: &Bytes| {
             let data = disk.chunks.get(&ChunkId::try_from(id.as_ref()).unwrap());
             data.map_or(0, |data| u32::try_from(data.len()).unwrap() + 1)

@@ -392,6 +392,7 @@ async fn only_what_a_node_lacks_is_sent_when_it_is_asked_first() {
         store.nodes.iter().map(|node| node.disk().puts.iter().sum()).collect()
     };
     assert_eq!(puts(&store), [100, 100]);
+    store.nodes.iter().for_each(|node| node.disk().asks.clear());
     let again = store.cold();
     let stored = join_all((0..100).map(|n| again.put(data(n)))).await;
     for (stored, chunk) in stored.into_iter().zip(&refs) {
@@ -404,6 +405,10 @@ async fn only_what_a_node_lacks_is_sent_when_it_is_asked_first() {
     assert_eq!(again.traffic(), spared);
     assert_eq!(puts(&store), [100, 101]);
     assert!(store.nodes[1].disk().chunks.contains_key(&refs[7].id));
+    for node in &store.nodes {
+        let asks = &node.disk().asks;
+        assert!(asks.iter().sum::<usize>() == 100 && asks.len() <= 25, "{asks:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,144 @@
+//! [`Jobs`]: work for processors, done in order by few threads of the runtime's blocking pool.
+//!
+//! A thread that has begun goes on until nothing is left, and takes a few jobs at a time: what waits for their
+//! results is woken once for all of them. So a stream of small jobs costs few switches between threads; a
+//! lone job is done and told of at once.
+//!
+//! The queue holds what callers have budgets for. Lock order: `state` alone, never while a job runs.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::task::spawn_blocking;
+
+/// Jobs that one thread does in a go at most.
+const TOGETHER: usize = 4;
+
+/// Tells whoever waits.
+type Tell = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() -> Tell + Send>;
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    threads: usize,
+}
+
+/// See the head of this file.
+pub(super) struct Jobs {
+    /// Threads at the same time.
+    most: usize,
+    state: Mutex<State>,
+}
+
+impl Jobs {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), state: Mutex::default() })
+    }
+
+    /// Queues `work`; `tell` is given the result. Neither is called when the runtime is being shut down: both
+    /// are dropped. Must be called within a runtime.
+    pub(super) fn submit<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> T + Send + 'static,
+        tell: impl FnOnce(T) + Send + 'static,
+    ) {
+        let job = move || {
+            let result = work();
+            Box::new(move || tell(result)) as Tell
+        };
+        let mut state = self.lock();
+        state.queue.push_back(Box::new(job));
+        if state.threads < self.most {
+            state.threads += 1;
+            drop(state);
+            let thread = Thread { jobs: self.clone(), counted: true };
+            spawn_blocking(move || thread.work());
+        }
+    }
+
+    /// A fair part of what waits. `None` when nothing does: the caller no longer counts as a thread.
+    fn next(&self) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        let count = state.queue.len().div_ceil(self.most).min(TOGETHER);
+        if count == 0 {
+            state.threads -= 1;
+            return None;
+        }
+        Some(state.queue.drain(..count).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No job runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the threads. It counts as one until it finds nothing to do, or ends in any other way.
+struct Thread {
+    jobs: Arc<Jobs>,
+    counted: bool,
+}
+
+impl Thread {
+    fn work(mut self) {
+        while let Some(jobs) = self.jobs.next() {
+            let tells: Vec<_> = jobs.into_iter().map(|job| job()).collect();
+            for tell in tells {
+                tell();
+            }
+        }
+        self.counted = false;
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if self.counted {
+            self.jobs.lock().threads -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn every_job_is_done_and_told_of_by_few_threads() {
+        let jobs = Jobs::new(2);
+        let (told, results) = mpsc::channel();
+        for round in 0..100 {
+            for n in 0..round {
+                let told = told.clone();
+                jobs.submit(move || n, move |n| told.send(n).unwrap());
+            }
+            assert!(jobs.lock().threads <= 2);
+            let mut seen: Vec<_> =
+                (0..round).map(|_| results.recv_timeout(SOON).unwrap()).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..round).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_takes_no_thread_with_it() {
+        let jobs = Jobs::new(1);
+        let (told, results) = mpsc::channel();
+        for n in 0..3 {
+            jobs.submit(|| panic!("expected by the test"), |()| ());
+            while jobs.lock().threads > 0 {
+                tokio::task::yield_now().await;
+            }
+            let told = told.clone();
+            jobs.submit(move || n, move |n| told.send(n).unwrap());
+            assert_eq!(results.recv_timeout(SOON), Ok(n));
+        }
+    }
+}
