@@ -10,7 +10,7 @@ use std::{
 };
 
 use cairn_daemon::{
-    documents, log, metrics::page, notify, program::Program, rest, size::Size, span::Span,
+    documents, log, memory, metrics::page, notify, program::Program, size::Size, span::Span,
 };
 use cairn_proto::limits::CHUNK_SIZE_DEFAULT;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -190,7 +190,7 @@ fn serve(args: ServeArgs) -> Outcome {
         .max_blocking_threads(64)
         .enable_all()
         .build()?;
-    runtime.spawn(rest::give_back());
+    runtime.spawn(memory::give_back());
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use cairn_daemon::io_error::{explain, plain};
-use cairn_daemon::{log, metrics::page, notify, program::ACTIONS, rest, size::Size};
+use cairn_daemon::{log, memory, metrics::page, notify, program::ACTIONS, size::Size};
 use clap::Args;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
@@ -235,6 +235,7 @@ impl Mount {
     fn serve(self, connection: &Connection, descriptors: (i32, i32)) -> Result<bool, Failure> {
         let served = self.settings(connection).and_then(|settings| {
             self.start_log()?;
+            memory::one_heap();
             let inheritance = inherit(descriptors)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(workers())
@@ -244,7 +245,7 @@ impl Mount {
             let ready = || {
                 let _ = writeln!(io::stdout(), "{READY}");
             };
-            runtime.spawn(rest::give_back());
+            runtime.spawn(memory::give_back());
             let result = runtime.block_on(daemon::serve(settings, inheritance, ready));
             runtime.shutdown_background();
             result.map_err(|e| Failure::new(e.to_string()))

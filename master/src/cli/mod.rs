@@ -14,7 +14,7 @@ use std::{
 };
 
 use cairn_daemon::{
-    documents, io_error::explain, log, metrics::page, notify, program::Program, rest, size::Size,
+    documents, io_error::explain, log, memory, metrics::page, notify, program::Program, size::Size,
 };
 use cairn_proto::{Compression, handshake::Token, limits::CHUNK_SIZE_DEFAULT};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -291,7 +291,7 @@ fn serve(args: ServeArgs) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start: {e}"))?;
-    runtime.spawn(rest::give_back());
+    runtime.spawn(memory::give_back());
     let outcome = runtime.block_on(serve_until_told(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome

@@ -7,18 +7,18 @@
 //! - [`io_error`]: the system's errors for people.
 //! - [`log`], [`notify`]: what a daemon tells its service manager.
 //! - [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
-//!   [`rest`]: when it gives memory back.
+//!   [`memory`]: how it keeps that small.
 
 pub mod config_file;
 pub mod configuration_page;
 pub mod documents;
 pub mod io_error;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod print_config;
 pub mod program;
-pub mod rest;
 pub mod size;
 pub mod span;
 pub mod usage;

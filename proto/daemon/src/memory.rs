@@ -1,4 +1,5 @@
-//! [`give_back`]: memory that a process needed once goes back to the system when it rests.
+//! Memory of a process. [`give_back`]: what it needed once goes back to the system when it rests.
+//! [`one_heap`]: what one thread frees is there for all others.
 //!
 //! The allocator keeps what was freed, because asking the system for it again is slow. That is right while
 //! there is work; a daemon that has nothing to do should not sit on the peak of last night.
@@ -25,6 +26,17 @@ pub async fn give_back() -> Infallible {
             // It takes the allocator's locks for some milliseconds.
             let _ = tokio::task::spawn_blocking(trim).await;
         }
+    }
+}
+
+/// Has all threads allocate from one heap. Otherwise each has its own, and each of those keeps its peak:
+/// measured in a mount whose buffers hold at most 300 MiB, filled by some threads and freed by others, 430 MiB
+/// instead of 300, at the same speed. To be called before other threads are there.
+pub fn one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt only sets a parameter of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
