@@ -164,6 +164,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
   for section in ${SECTIONS//,/ }; do
     # Bytes that no system has seen before.
     head -c "${SIZE}M" /dev/urandom >"$BIG"
+    sync "$BIG"
     for ((k = 0; k < ${#SYSTEMS[@]}; k++)); do
       SYSTEM=${SYSTEMS[(k + round - 1) % ${#SYSTEMS[@]}]}
       [ "$SYSTEM" != floor ] || [ "$section" = seq ] || continue

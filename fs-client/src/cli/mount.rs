@@ -233,9 +233,9 @@ impl Mount {
 
     /// Is the daemon.
     fn serve(self, connection: &Connection, descriptors: (i32, i32)) -> Result<bool, Failure> {
+        memory::one_heap();
         let served = self.settings(connection).and_then(|settings| {
             self.start_log()?;
-            memory::one_heap();
             let inheritance = inherit(descriptors)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(workers())

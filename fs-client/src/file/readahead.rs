@@ -1,7 +1,9 @@
 //! [`ReadAhead`]: what to fetch ahead of a reader. A pure state machine, one per handle.
 //!
 //! - Reads that continue where the last one ended (or nearly: the kernel sends its own read-ahead out of
-//!   order) double the window up to [`WINDOW_MAX`].
+//!   order) double the window up to [`WINDOW_MAX`], from the start of the file at once, elsewhere as soon as
+//!   [`RUN_MIN`] bytes have followed one another. Less means nothing: where a random reader has been before, the
+//!   kernel itself asks for the pages that lie between.
 //! - Reads at equal distances, forwards over gaps or backwards, are known by the third such distance; the
 //!   places of the next ones are fetched, further ahead each time, at most [`WINDOW_MAX`] bytes of chunks.
 //! - Any other read halves the window, and below [`WINDOW_MIN`] nothing is fetched ahead. So a random
@@ -13,6 +15,8 @@ use std::ops::Range;
 pub const WINDOW_MIN: u64 = 512 * 1024;
 /// The largest window.
 pub const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+/// So many bytes in a row are sequential.
+const RUN_MIN: u64 = 128 * 1024;
 /// A read that begins this close to the expected place still counts as sequential.
 const SLACK: u64 = 1024 * 1024;
 /// So many equal distances in a row are a stride.
@@ -28,6 +32,8 @@ pub struct ReadAhead {
     expected: u64,
     window: u64,
     ahead_until: u64,
+    /// Bytes that have followed one another so far.
+    run: u64,
     stride: Stride,
 }
 
@@ -66,9 +72,14 @@ impl ReadAhead {
             }
             self.expected = end;
             self.ahead_until = 0;
+            self.run = len;
             return 0..0;
         }
         self.expected = self.expected.max(end);
+        self.run = if offset == 0 { RUN_MIN } else { self.run.saturating_add(len) };
+        if self.window == 0 && self.run < RUN_MIN {
+            return 0..0;
+        }
         self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
         // Topping up in halves keeps the batches large.
         let from = self.ahead_until.max(self.expected);
@@ -168,6 +179,26 @@ mod tests {
             let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
             assert!(state.observe(offset, 4096, SIZE).is_empty(), "read at {offset}");
         }
+    }
+
+    #[test]
+    fn a_few_pages_in_a_row_at_random_places_are_no_sequence() {
+        let mut state = ReadAhead::default();
+        for step in 1..200u64 {
+            let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
+            for (at, len) in [(offset, 4096), (offset + 4096, 16_384), (offset - 8192, 8192)] {
+                assert!(state.observe(at, len, SIZE).is_empty(), "read at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_begins_anywhere_is_known_soon() {
+        let mut state = ReadAhead::default();
+        state.observe(0, 4096, SIZE);
+        let fetches = (0..64u64).map(|n| state.observe((300 << 20) + n * 16_384, 16_384, SIZE));
+        let first = fetches.into_iter().position(|ranges| !ranges.is_empty());
+        assert_eq!(first, Some(7), "with 128 KiB");
     }
 
     #[test]
