@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     binaries,
-    command::{Ran, run},
+    command::{Ran, run, sh},
     daemon::Daemon,
     wait_for,
 };
@@ -40,6 +40,20 @@ pub fn detach(path: &Path) {
             drop(run(command, Duration::from_secs(10)));
         }
     }
+}
+
+/// Writes the file `at` in a process of its own, and syncs it: it is stored as whole chunks, and nothing else is.
+/// A file that is open in this process is flushed whenever another test starts a program, because that closes its
+/// copy of the descriptor: in the middle of a `write` too, and then a part of a chunk is stored as well.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn store(at: &Path, content: &[u8]) {
+    let place = crate::scratch("content");
+    let source = place.path().join("content");
+    fs::write(&source, content).expect("there is room for the content of a test");
+    let [source, at] = [&source, at].map(|path| path.display());
+    sh(place.path(), 120, &format!("cat '{source}' >'{at}' && sync '{at}'"));
 }
 
 /// Whether a process has ended, though its parent may not know it yet.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use cairn_tests::{Cluster, Layout, Rng, inspect, within};
+use cairn_tests::{Cluster, Layout, Rng, inspect, mount::store, within};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
@@ -35,7 +35,9 @@ pub(crate) fn bytes(report: &Value, tally: &str) -> u64 {
 /// Files `0..count` of `size` bytes, each of its own content.
 pub(crate) fn make(directory: &Path, count: u64, size: usize) {
     for n in 0..count {
-        fs::write(directory.join(n.to_string()), Rng::new(n).bytes(size)).unwrap();
+        let (at, content) = (directory.join(n.to_string()), Rng::new(n).bytes(size));
+        // Parts of large ones would be garbage too.
+        if size < MIB { fs::write(at, content).unwrap() } else { store(&at, &content) }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use cairn_tests::{
-    Cluster, Rng, inspect::stored_bytes, sh, tree_compare::first_difference, within,
+    Cluster, Rng, inspect::stored_bytes, mount::store, sh, tree_compare::first_difference, within,
 };
 
 #[test]
@@ -13,9 +13,8 @@ fn the_same_content_written_three_times_takes_its_space_once() {
         let mount = cluster.mount();
         let bytes = Rng::new(3).bytes(20 << 20);
         for name in ["a", "b", "c"] {
-            fs::write(mount.join(name), &bytes).unwrap();
+            store(&mount.join(name), &bytes);
         }
-        sh(mount.path(), 60, "sync a b c");
         assert_eq!(stored_bytes(&cluster, 2), 2 * (20 << 20), "two copies of each chunk, no more");
         drop(mount);
         let mount = cluster.mount();

@@ -4,9 +4,10 @@ use std::{fmt::Write as _, fs, os::unix::fs::FileExt, process::Command, time::Du
 
 use cairn_proto::pb;
 use cairn_tests::{
-    Cluster, Layout, Mount, Rng, binaries,
+    Cluster, Layout, Rng, binaries,
     command::Ran,
     inspect::{self, stored_bytes},
+    mount::store,
     run, sh, within,
 };
 
@@ -47,21 +48,16 @@ fn chunk(cluster: &Cluster, chunk_id: String) -> Vec<u8> {
     answer.unwrap().into_inner().data.to_vec()
 }
 
-fn durable(mount: &Mount, name: &str, content: &[u8]) {
-    fs::write(mount.join(name), content).unwrap();
-    sh(mount.path(), 60, &format!("sync {name}"));
-}
-
 #[test]
 fn text_takes_less_and_reads_the_same_after_a_remount_and_an_overwrite() {
     within(120, || {
         let cluster = compressed("zstd:4");
         let mut content = text((4 << 20) + 12_345);
         let mount = cluster.mount();
-        durable(&mount, "a", &content);
+        store(&mount.join("a"), &content);
         let after_one = stored_bytes(&cluster, 2);
         assert!(after_one > 0 && after_one < content.len() as u64, "2 copies take {after_one}");
-        durable(&mount, "b", &content);
+        store(&mount.join("b"), &content);
         assert_eq!(stored_bytes(&cluster, 2), after_one, "the same again adds nothing");
         sh(mount.path(), 60, "cp a copy && sync copy && truncate -s 100000 copy");
         assert_eq!(stored_bytes(&cluster, 2), after_one, "copies refer to the same chunks");
@@ -108,14 +104,13 @@ fn what_does_not_shrink_is_stored_as_it_is() {
         let cluster = compressed("lz4");
         let mount = cluster.mount();
         let noise = Rng::new(6).bytes(2 << 20);
-        durable(&mount, "noise", &noise);
+        store(&mount.join("noise"), &noise);
         assert_eq!(stored_bytes(&cluster, 2), 2 * noise.len() as u64);
         let chunks = &json(&cluster, &["analyze", "--json"])["chunks"];
         assert_eq!(chunks["codecs"]["plain"], 32, "{chunks}");
         assert_eq!(chunks["codecs"]["lz4"], serde_json::Value::Null);
         // A hole stays a hole.
-        fs::write(mount.join("zeros"), vec![0; 1 << 20]).unwrap();
-        sh(mount.path(), 60, "sync zeros");
+        store(&mount.join("zeros"), &vec![0; 1 << 20]);
         assert_eq!(stored_bytes(&cluster, 2), 2 * noise.len() as u64);
         mount.unmount();
         assert!(fs::read(cluster.mount().join("noise")).unwrap() == noise);
@@ -129,7 +124,7 @@ fn another_setting_holds_for_new_chunks_and_all_stay_readable() {
         let cluster = Cluster::new();
         let mount = cluster.mount();
         let content = text(1 << 20);
-        durable(&mount, "off", &content);
+        store(&mount.join("off"), &content);
         let mut before = stored_bytes(&cluster, 2);
         assert_eq!(before, 2 << 20, "off unless asked for");
         for (how, codec) in [("lz4", "lz4"), ("zstd", "zstd"), ("zstd:12", "zstd")] {
@@ -138,8 +133,7 @@ fn another_setting_holds_for_new_chunks_and_all_stay_readable() {
             assert!(said.stdout.contains(codec), "{said}");
             // Once the mount has heard of it, the same content makes other chunks.
             let now = loop {
-                fs::write(mount.join(&name), &content).unwrap();
-                sh(mount.path(), 60, &format!("sync '{name}'"));
+                store(&mount.join(&name), &content);
                 let now = stored_bytes(&cluster, 2);
                 if now > before {
                     break now;
@@ -157,7 +151,7 @@ fn another_setting_holds_for_new_chunks_and_all_stay_readable() {
         for name in names {
             assert!(fs::read(mount.join(name)).unwrap() == content, "{name}");
         }
-        durable(&mount, "again", &content);
+        store(&mount.join("again"), &content);
         let info = json(&cluster, &["info", "--json", "/again"]);
         assert_eq!(info["files"][0]["content"]["list"][0]["codec"], "plain");
         mount.unmount();
@@ -176,7 +170,7 @@ fn the_setting_and_the_codecs_survive_a_restart_and_a_dump() {
         set(&cluster, "zstd:2");
         let mount = cluster.mount();
         let content = text(2 << 20);
-        durable(&mount, "a", &content);
+        store(&mount.join("a"), &content);
         mount.unmount();
         let taken = stored_bytes(&cluster, 2);
         assert!(taken < 2 << 20);
@@ -195,7 +189,7 @@ fn the_setting_and_the_codecs_survive_a_restart_and_a_dump() {
         assert_eq!(json(&cluster, &["status", "--json"])["compression"], "zstd:2");
         let mount = cluster.mount();
         assert!(fs::read(mount.join("a")).unwrap() == content);
-        durable(&mount, "b", &content);
+        store(&mount.join("b"), &content);
         mount.unmount();
         assert_eq!(stored_bytes(&cluster, 2), taken, "compressed as before");
         cluster.assert_sound();
@@ -208,13 +202,13 @@ fn a_file_that_is_the_frame_of_another_chunk_is_not_mistaken_for_it() {
         let cluster = compressed("zstd");
         let mount = cluster.mount();
         let content = text(60_000);
-        durable(&mount, "text", &content);
+        store(&mount.join("text"), &content);
         let before = stored_bytes(&cluster, 2);
         let info = json(&cluster, &["info", "--json", "/text"]);
         let id = info["files"][0]["content"]["list"][0]["id"].as_str().unwrap().to_owned();
         let frame = chunk(&cluster, id);
         assert!(frame.len() < 30_000);
-        durable(&mount, "frame", &frame);
+        store(&mount.join("frame"), &frame);
         assert_eq!(stored_bytes(&cluster, 2), before, "one chunk, read in two ways");
         for _ in 0..2 {
             assert!(fs::read(mount.join("text")).unwrap() == content);
@@ -236,7 +230,7 @@ fn plain_clients_get_plain_chunks() {
         let cluster = compressed("zstd");
         let mount = cluster.mount();
         let content = text(1_000_000);
-        durable(&mount, "a", &content);
+        store(&mount.join("a"), &content);
         mount.unmount();
         let manifest = inspect::block_on(30, async {
             let get = pb::GetManifestRequest { filename: "a".into(), ..Default::default() };

@@ -138,6 +138,9 @@ fn dbench_with_four_clients() {
         let script = format!("timeout 120 dbench -t {} 4", 8 * scale().min(10));
         let said = in_directory(&mount, "dbench", 150, &script);
         assert!(said.contains("Throughput"), "{said}");
+        // Its semaphore's number is that of its process: one of another program may have it. Then its clients begin
+        // without waiting for each other.
+        let said = said.replace("failed to create barrier semaphore", "");
         assert!(!said.contains("ERROR") && !said.contains("failed"), "{said}");
         drop(mount);
         cluster.assert_fsck_clean();
