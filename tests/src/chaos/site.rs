@@ -1,6 +1,11 @@
 //! [`Site`]: the cluster, the mounts and the clients of a run, and how a fault begins and ends.
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use cairn_proto::ChunkId;
 use tempfile::TempDir;
@@ -32,6 +37,11 @@ const ROOM: u64 = 16 << 30;
 pub const END: Duration = Duration::from_secs(120);
 /// `--deadline` of the mounts, in seconds.
 pub const DEADLINE: &str = "10";
+/// The mount that keeps chunks on a disk, far fewer than there are.
+const CACHED: usize = 1;
+const CACHE_SIZE: &str = "16MiB";
+/// How chunks are stored; the seed chooses.
+const COMPRESSION: [&str; 3] = ["off", "zstd", "lz4"];
 
 /// A client's process, and where its things are.
 #[derive(Debug)]
@@ -57,7 +67,8 @@ pub struct Site {
     wires: Vec<Proxy>,
     clocks: Vec<Clock>,
     rng: Rng,
-    _clock_place: TempDir,
+    /// Of clocks and of the cache of a mount.
+    place: TempDir,
     // Last: the servers that use it end first.
     disk: PowerCutDisk,
 }
@@ -76,8 +87,10 @@ impl Site {
             let name = |n| if n == NODES { "master".to_owned() } else { format!("node{}", n + 1) };
             (0..=NODES).map(|n| Clock::new(&library, place.path(), &name(n))).collect()
         });
+        let compression = COMPRESSION[(seed % COMPRESSION.len() as u64) as usize];
         let mut layout = Layout {
             nodes: NODES,
+            format_args: ["--compression", compression].map(str::to_owned).to_vec(),
             proxied: true,
             node_dirs: vec![disk.path().join("node1")],
             master_args: ["--session-expiry", "60"].map(str::to_owned).to_vec(),
@@ -91,9 +104,10 @@ impl Site {
         let cluster = Cluster::with(layout);
         let master = cluster.master_address().parse().expect("the harness knows an address");
         let wires: Vec<_> = (0..MOUNTS).map(|_| Proxy::new(master)).collect();
-        let mount =
-            |wire: &Proxy| Mount::new(&wire.address().to_string(), &["--deadline", DEADLINE]);
-        let mounts: Vec<_> = wires.iter().map(mount).collect();
+        let mount = |(m, wire): (usize, &Proxy)| {
+            Mount::new(&wire.address().to_string(), &text(&options(place.path(), m)))
+        };
+        let mounts: Vec<_> = wires.iter().enumerate().map(mount).collect();
         let mut site = Self {
             cluster,
             mounts,
@@ -102,7 +116,7 @@ impl Site {
             wires,
             clocks,
             rng: Rng::new(seed ^ 0xc1a0),
-            _clock_place: place,
+            place,
             disk,
         };
         site.clients = (0..)
@@ -174,7 +188,7 @@ impl Site {
             Fault::KillMount(_) => {}
             Fault::LoseMount(m) => {
                 let master = self.wires[m].address().to_string();
-                self.mounts[m].start(&master, &["--deadline", DEADLINE]);
+                self.mounts[m].start(&master, &text(&options(self.place.path(), m)));
             }
             Fault::StopMount(m) => self.mounts[m].cont(),
             Fault::CutMount(m) | Fault::SilenceMount(m) => self.wires[m].set(Flow::Open),
@@ -215,4 +229,18 @@ impl Site {
         }
         all
     }
+}
+
+/// How mount `m` is mounted.
+fn options(place: &Path, m: usize) -> Vec<String> {
+    let mut options = vec!["--deadline".to_owned(), DEADLINE.to_owned()];
+    if m == CACHED {
+        options.push(format!("--cache-dir={}", place.join("cache").display()));
+        options.push(format!("--cache-dir-size={CACHE_SIZE}"));
+    }
+    options
+}
+
+fn text(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
 }
