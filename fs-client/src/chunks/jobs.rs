@@ -4,14 +4,18 @@
 //! results is woken once for all of them. So a stream of small jobs costs few switches between threads; a
 //! lone job is done and told of at once.
 //!
-//! The queue holds what callers have budgets for. Lock order: `state` alone, never while a job runs.
+//! What is queued is bounded by the budgets of those who wait for the results; a result that nobody waits for
+//! any more is made all the same, or found to be unwanted by the job. A job that panics takes its own result with
+//! it and nothing else. Lock order: `state` alone, never while a job runs.
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::task::spawn_blocking;
+use tracing::error;
 
 /// Jobs that one thread does in a go at most.
 const TOGETHER: usize = 4;
@@ -38,8 +42,8 @@ impl Jobs {
         Arc::new(Self { most: most.max(1), state: Mutex::default() })
     }
 
-    /// Queues `work`; `tell` is given the result. Neither is called when the runtime is being shut down: both
-    /// are dropped. Must be called within a runtime.
+    /// Queues `work`; `tell` is given the result. `tell` is dropped instead when `work` panics, and both are, at
+    /// the latest with the queue, when the runtime is shut down. Must be called within a runtime.
     pub(super) fn submit<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce() -> T + Send + 'static,
@@ -54,8 +58,18 @@ impl Jobs {
         if state.threads < self.most {
             state.threads += 1;
             drop(state);
-            let thread = Thread { jobs: self.clone(), counted: true };
-            spawn_blocking(move || thread.work());
+            let jobs = self.clone();
+            spawn_blocking(move || jobs.work());
+        }
+    }
+
+    /// One of the threads.
+    fn work(&self) {
+        while let Some(jobs) = self.next() {
+            let tells: Vec<_> = jobs.into_iter().filter_map(unless_it_panics).collect();
+            for tell in tells {
+                unless_it_panics(tell);
+            }
         }
     }
 
@@ -76,30 +90,10 @@ impl Jobs {
     }
 }
 
-/// One of the threads. It counts as one until it finds nothing to do, or ends in any other way.
-struct Thread {
-    jobs: Arc<Jobs>,
-    counted: bool,
-}
-
-impl Thread {
-    fn work(mut self) {
-        while let Some(jobs) = self.jobs.next() {
-            let tells: Vec<_> = jobs.into_iter().map(|job| job()).collect();
-            for tell in tells {
-                tell();
-            }
-        }
-        self.counted = false;
-    }
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        if self.counted {
-            self.jobs.lock().threads -= 1;
-        }
-    }
+fn unless_it_panics<T>(call: impl FnOnce() -> T) -> Option<T> {
+    // What the call works on is dropped with it.
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    outcome.inspect_err(|_| error!("a job panicked; who waits for it gets an error")).ok()
 }
 
 #[cfg(test)]
@@ -128,17 +122,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_takes_no_thread_with_it() {
+    async fn a_job_that_panics_harms_no_other() {
         let jobs = Jobs::new(1);
         let (told, results) = mpsc::channel();
-        for n in 0..3 {
-            jobs.submit(|| panic!("expected by the test"), |()| ());
-            while jobs.lock().threads > 0 {
-                tokio::task::yield_now().await;
-            }
+        for n in 0..20 {
             let told = told.clone();
-            jobs.submit(move || n, move |n| told.send(n).unwrap());
-            assert_eq!(results.recv_timeout(SOON), Ok(n));
+            jobs.submit(move || if n % 3 == 0 { panic!("expected by the test") } else { n }, {
+                move |n| {
+                    told.send(n).unwrap();
+                    assert!(n % 3 == 1, "expected by the test");
+                }
+            });
         }
+        drop(told);
+        let seen: Vec<_> = results.iter().collect();
+        assert_eq!(seen, (0..20).filter(|n| n % 3 != 0).collect::<Vec<_>>());
     }
 }

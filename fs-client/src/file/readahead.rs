@@ -77,7 +77,7 @@ impl ReadAhead {
         }
         self.expected = self.expected.max(end);
         self.run = if offset == 0 { RUN_MIN } else { self.run.saturating_add(len) };
-        if self.window == 0 && self.run < RUN_MIN {
+        if self.run < RUN_MIN {
             return 0..0;
         }
         self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
@@ -184,11 +184,15 @@ mod tests {
     #[test]
     fn a_few_pages_in_a_row_at_random_places_are_no_sequence() {
         let mut state = ReadAhead::default();
-        for step in 1..200u64 {
-            let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
-            for (at, len) in [(offset, 4096), (offset + 4096, 16_384), (offset - 8192, 8192)] {
-                assert!(state.observe(at, len, SIZE).is_empty(), "read at {at}");
+        for _ in 0..2 {
+            for step in 1..200u64 {
+                let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
+                for (at, len) in [(offset, 4096), (offset + 4096, 16_384), (offset - 8192, 8192)] {
+                    assert!(state.observe(at, len, SIZE).is_empty(), "read at {at}");
+                }
             }
+            // Nor are they after a long sequence.
+            (0..100).for_each(|n| drop(state.observe(n * 131_072, 131_072, SIZE)));
         }
     }
 
