@@ -5,6 +5,6 @@ use std::process::ExitCode;
 use cairn_client::cli;
 
 fn main() -> ExitCode {
-    cairn_proto::transport::tune_allocator();
+    cairn_daemon::memory::keep_freed();
     cli::run()
 }

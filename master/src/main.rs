@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cairn_proto::transport::tune_allocator();
+    cairn_daemon::memory::keep_freed();
     cairn_master::cli::run()
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cairn_proto::transport::tune_allocator();
+    cairn_daemon::memory::keep_freed();
     few_arenas();
     cairn_storage::cli::run()
 }

@@ -112,7 +112,7 @@ impl Hashing {
     }
 }
 
-/// What `work` answers. `Unreachable` when the runtime is being shut down.
+/// What `work` answers. `Unreachable` when it panics, or the runtime is being shut down.
 async fn done<T: Send + 'static>(
     jobs: &Arc<Jobs>,
     work: impl FnOnce() -> T + Send + 'static,
