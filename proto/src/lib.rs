@@ -6,7 +6,7 @@
 //!   checks it; sending is an infallible `From`.
 //! - pure functions that both sides must compute alike: [`placement`], [`range`].
 //! - [`bulk`]: streams of chunks, without a copy of the payload.
-//! - [`transport`] and [`handshake`]: how connections are set up and greeted.
+//! - [`transport`], [`local_socket`] and [`handshake`]: how connections are set up and greeted.
 //!
 //! Rules: depends on nothing of ours; no files, no clock, no tasks, no retries; a thing belongs here
 //! only if two processes need it.
@@ -22,6 +22,7 @@ pub mod garbage_filter;
 pub mod handshake;
 pub mod ids;
 pub mod limits;
+pub mod local_socket;
 pub mod lock_ranges;
 pub mod manifest;
 pub mod pb;

@@ -178,7 +178,8 @@ impl Peer {
     }
 
     async fn get_some(&self, ids: &[ChunkId]) -> Result<Vec<pb::GetItem>, PeerError> {
-        let batch = pb::GetBatch { seq: 1, ids: ids.iter().map(|id| id.to_wire()).collect() };
+        let ids = ids.iter().map(|id| id.to_wire()).collect();
+        let batch = pb::GetBatch { seq: 1, ids, places: false };
         let mut client = self.client.clone();
         let mut answers =
             within(&self.name, DATA, client.get(tokio_stream::once(batch))).await?.into_inner();

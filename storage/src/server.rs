@@ -23,13 +23,15 @@ use cairn_proto::{
     Malformed, NodeId,
     handshake::{Doorkeeper, Greeting, Token},
     limits::MESSAGE_MAX,
-    transport,
+    local_socket, transport,
 };
 use tokio::{
+    net::UnixListener,
     sync::{oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{service::interceptor::InterceptedService, transport::server::TcpIncoming};
 
 use crate::{
@@ -123,6 +125,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|e| StartError::Bind { address: config.listen, error: e.to_string() })?;
     let (host, port) = advertised(&config, address)?;
+    let local = local(identity.node_id, port == address.port());
     let page = Bound::to(config.metrics_listen).await?;
     let (store, store_gone, dirs) = open_store(&config, dirs).await?;
     count_groups(&store);
@@ -161,12 +164,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Bulk::new(chunks, MESSAGE_MAX),
         Doorkeeper::new(identity.fs, token),
     );
-    let mut until = stopping.clone();
-    let serving = tokio::spawn(transport::server().serve_with_incoming_shutdown(
-        service,
-        incoming,
-        async move { until.wait().await },
-    ));
+    let serving = tokio::spawn(serve(service, incoming, local, stopping.clone()));
     let heartbeat = tokio::spawn(heartbeat.run(stopping.clone()));
     let scrubbing = tokio::spawn(async move { scrubber.run(stopping).await });
     tracing::info!(%address, node = %identity.node_id, name = %identity.name, "serving chunks");
@@ -226,6 +224,36 @@ impl Running {
         drop(dirs);
         tracing::info!("stopped");
     }
+}
+
+/// The short way for clients on this machine. Not where others are sent to another port: whoever put something
+/// in between wants it there.
+fn local(node: NodeId, own_port: bool) -> Option<UnixListener> {
+    if !own_port {
+        return None;
+    }
+    let listener = local_socket::listen(node);
+    let why = "clients on this machine come over TCP";
+    listener.inspect_err(|e| tracing::warn!("no local socket, {why}: {}", explain(e))).ok()
+}
+
+/// Serves both ways until the node stops.
+async fn serve(
+    service: InterceptedService<Bulk, Doorkeeper>,
+    incoming: TcpIncoming,
+    local: Option<UnixListener>,
+    stopping: Stopping,
+) -> Result<(), tonic::transport::Error> {
+    let until = |mut stopping: Stopping| async move { stopping.wait().await };
+    let near = async {
+        let Some(listener) = local else { return Ok(()) };
+        let (service, stop) = (service.clone(), until(stopping.clone()));
+        let incoming = UnixListenerStream::new(listener);
+        transport::server().serve_with_incoming_shutdown(service, incoming, stop).await
+    };
+    let stop = until(stopping.clone());
+    let far = transport::server().serve_with_incoming_shutdown(service.clone(), incoming, stop);
+    tokio::try_join!(near, far).map(|_| ())
 }
 
 /// So that the first who asks for digests finds them counted.

@@ -127,6 +127,7 @@ async fn streams_carry_chunks_and_a_restart_keeps_them() {
         .map(|i| pb::GetBatch {
             seq: u64::from(i),
             ids: (i * 16..(i + 1) * 16).map(|s| chunk(s).id).collect(),
+            places: false,
         })
         .collect();
     for reply in get_batches(&mut client, asked).await {
@@ -165,11 +166,11 @@ async fn each_bad_chunk_of_a_batch_is_named_and_the_others_are_stored() {
     let have = client.have(pb::HaveRequest { ids: ids.clone(), touch: true }).await.unwrap();
     let stored: Vec<_> = have.into_inner().stored_len_plus_one.iter().map(|l| *l > 0).collect();
     assert_eq!(stored, [true, false, false, false, false, true]);
-    let got = get_batches(&mut client, vec![pb::GetBatch { seq: 1, ids }]).await;
+    let got = get_batches(&mut client, vec![pb::GetBatch { seq: 1, ids, places: false }]).await;
     assert_eq!(error_of(got[0].items[1].error.as_ref()), ChunkError::NotFound);
     assert_eq!(got[0].items[5].data, chunk(5).data);
 
-    let short = pb::GetBatch { seq: 1, ids: vec![Bytes::from_static(b"short")] };
+    let short = pb::GetBatch { seq: 1, ids: vec![Bytes::from_static(b"short")], places: false };
     let mut replies = client.get(tokio_stream::iter([short])).await.unwrap().into_inner();
     assert_eq!(replies.message().await.unwrap_err().code(), Code::InvalidArgument);
     let short = pb::HaveRequest { ids: vec![Bytes::from_static(b"short")], touch: false };
@@ -311,7 +312,7 @@ async fn a_disk_at_its_reserve_refuses_puts_and_still_reads() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(status::to_chunk(&refused), ChunkError::NoSpace);
     let ids = vec![chunk(0).id];
-    let got = get_batches(&mut client, vec![pb::GetBatch { seq: 1, ids }]).await;
+    let got = get_batches(&mut client, vec![pb::GetBatch { seq: 1, ids, places: false }]).await;
     assert_eq!(got[0].items[0].data, chunk(0).data);
     node.stop().await;
 }

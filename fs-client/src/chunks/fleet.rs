@@ -22,8 +22,10 @@ use super::{
     asks::Asks,
     gets::Gets,
     hashing::Hashing,
+    local_reads::LocalReads,
     pipe::{Cargo, Pipe},
     puts::Puts,
+    reads::Reads,
 };
 use crate::rpc::connect;
 
@@ -50,6 +52,7 @@ pub(super) struct NodeLink {
     lanes: Vec<Lane>,
     /// On a connection of its own: questions do not queue behind the bulk.
     asks: Arc<Asks>,
+    local: Arc<LocalReads>,
     born: Instant,
     /// Milliseconds after `born`.
     avoid_until: AtomicU64,
@@ -59,27 +62,32 @@ pub(super) struct NodeLink {
 }
 
 impl NodeLink {
-    fn new(node: &Node, greeting: &Greeting, hashing: &Hashing) -> Option<Self> {
+    fn new(node: &Node, shared: &Shared) -> Option<Self> {
+        let Shared { greeting, hashing, reads } = shared;
         let address = node.address();
-        let channel = || match connect::lazy(&address, CONNECT) {
+        let channel = || match connect::lazy(node, CONNECT) {
             Ok(channel) => Some(channel),
             Err(why) => {
                 warn!(node = node.name, address, why, "the map names an address that is none");
                 None
             }
         };
+        let name = format!("{} ({address})", node.name);
+        let local = LocalReads::new(name.clone(), reads.clone());
         let lane = || {
             let channel = channel()?;
             let wire = InterceptedService::new(channel.clone(), greeting.clone());
             let client = connect::storage_client(channel, greeting.clone());
-            let gets = Gets { wire: wire.clone(), client, hashing: hashing.clone() };
+            let (hashing, local) = (hashing.clone(), local.clone());
+            let gets = Gets { wire: wire.clone(), client, hashing, local };
             Some(Lane { puts: Pipe::new(Puts { wire }), gets: Pipe::new(gets) })
         };
         Some(Self {
             id: node.id,
-            name: format!("{} ({address})", node.name),
+            name,
             lanes: (0..CONNECTIONS).map(|_| lane()).collect::<Option<_>>()?,
             asks: Asks::new(connect::storage_client(channel()?, greeting.clone())),
+            local,
             address,
             born: Instant::now(),
             avoid_until: AtomicU64::new(0),
@@ -96,6 +104,11 @@ impl NodeLink {
     /// The Get stream with the least on it.
     pub(super) fn gets(&self) -> Arc<Pipe<Gets>> {
         least(self.lanes.iter().map(|lane| &lane.gets))
+    }
+
+    /// How long reads of the node's files, on this machine, have brought nothing.
+    pub(super) fn reading_silently(&self) -> Duration {
+        self.local.silence()
     }
 
     /// What the node has already.
@@ -164,10 +177,16 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// See the head of this file.
-pub(super) struct Fleet {
+/// What all links use.
+struct Shared {
     greeting: Greeting,
     hashing: Hashing,
+    reads: Arc<Reads>,
+}
+
+/// See the head of this file.
+pub(super) struct Fleet {
+    shared: Shared,
     known: Mutex<Known>,
 }
 
@@ -178,8 +197,8 @@ struct Known {
 }
 
 impl Fleet {
-    pub(super) fn new(greeting: Greeting, hashing: Hashing) -> Self {
-        Self { greeting, hashing, known: Mutex::new(Known::default()) }
+    pub(super) fn new(greeting: Greeting, hashing: Hashing, reads: Arc<Reads>) -> Self {
+        Self { shared: Shared { greeting, hashing, reads }, known: Mutex::new(Known::default()) }
     }
 
     /// The link to `node` of `map`; `None` when its address makes no sense. A node that moved gets a
@@ -198,7 +217,7 @@ impl Fleet {
             // The caller's map is older than what is known: the newer address stands.
             Some(link) if map.epoch < known.epoch => Some(link.clone()),
             Some(_) | None => {
-                let link = NodeLink::new(node, &self.greeting, &self.hashing).map(Arc::new);
+                let link = NodeLink::new(node, &self.shared).map(Arc::new);
                 if let Some(link) = &link {
                     forgotten
                         .extend(known.links.insert(node.id, link.clone()).map(|l| (node.id, l)));

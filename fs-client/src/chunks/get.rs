@@ -151,7 +151,8 @@ impl Asked {
 
     /// Answering others, so that ours is in its queue; nobody's patience lasts for ever, though.
     fn is_working(&self) -> bool {
-        self.pipe.silence() < WORKING && self.at.elapsed() < 2 * HEDGE_MAX
+        let silence = self.pipe.silence().max(self.link.reading_silently());
+        silence < WORKING && self.at.elapsed() < 2 * HEDGE_MAX
     }
 }
 

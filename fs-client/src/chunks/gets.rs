@@ -1,6 +1,7 @@
-//! [`Gets`]: what the Get stream of a node carries. Answers are verified before anybody sees them.
+//! [`Gets`]: what the Get stream of a node carries: chunks, or where they lie on this machine. Answers are verified
+//! before anybody sees them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId, ChunkRef, bulk, pb, status};
@@ -12,13 +13,18 @@ use tokio::{
 
 use super::{
     hashing::Hashing,
+    local_reads::LocalReads,
     pipe::{Cargo, Item},
 };
 use crate::rpc::connect::{NodeWire, StorageClient};
 
+/// A chunk of this length has its buffer for itself.
+const ALONE: usize = 32 * 1024;
+/// Longer ones are not read on the network's threads.
+const AT_ONCE: u32 = 64 * 1024;
 /// Chunks that one thread verifies in a go, so that two share a batch.
 const VERIFY: usize = 8;
-/// A node that is told of damage is waited for so long.
+/// A node that is told of damage, or asked for what its files did not give, is waited for so long.
 const REPORT: Duration = Duration::from_secs(10);
 
 /// One chunk from one node.
@@ -48,6 +54,7 @@ pub(super) struct Gets {
     /// For small calls.
     pub(super) client: StorageClient,
     pub(super) hashing: Hashing,
+    pub(super) local: Arc<LocalReads>,
 }
 
 impl Cargo for Gets {
@@ -60,7 +67,8 @@ impl Cargo for Gets {
     const STALL: Duration = Duration::from_secs(3);
 
     fn request<'a>(&self, seq: u64, items: impl Iterator<Item = &'a GetItem>) -> pb::GetBatch {
-        pb::GetBatch { seq, ids: items.map(|item| item.chunk.id.to_wire()).collect() }
+        let ids = items.map(|item| item.chunk.id.to_wire()).collect();
+        pb::GetBatch { seq, ids, places: self.local.wanted() }
     }
 
     fn wire(&self) -> NodeWire {
@@ -78,61 +86,114 @@ impl Cargo for Gets {
             }
             return;
         }
-        let mut pairs = items.into_iter().zip(response.items);
+        let mut pairs: Vec<_> = items.into_iter().zip(response.items).collect();
+        if let [(item, answer)] = &mut pairs[..] {
+            self.read_now(item, answer);
+        }
+        let mut pairs = pairs.into_iter();
         loop {
             let part: Vec<_> = pairs.by_ref().take(VERIFY).collect();
             if part.is_empty() {
                 return;
             }
+            let count = part.len();
             let bytes = part.iter().map(|(_, answer)| answer.data.len()).sum();
-            let (client, runtime) = (self.client.clone(), Handle::current());
+            let here = part.iter().any(|(_, answer)| is_to_be_read(answer));
+            let local = self.local.clone();
             let verify_all = move || -> Vec<_> {
-                part.into_iter().map(|(item, answer)| verify(item, &answer)).collect()
+                part.into_iter().map(|(item, answer)| verify(&local, item, answer)).collect()
             };
-            let tell_all = move |verified| {
-                for Verified { item, result, wrong } in verified {
-                    if wrong {
-                        runtime.spawn(report(client.clone(), item.chunk.id));
-                    }
-                    let _ = item.reply.send(result);
-                }
-            };
-            self.hashing.submit(bytes, verify_all, tell_all);
+            if here {
+                self.local.submit(count, verify_all, self.tell_all());
+            } else {
+                self.hashing.submit(bytes, verify_all, self.tell_all());
+            }
         }
     }
 }
 
-/// A chunk of this length has its buffer for itself.
-const ALONE: usize = 32 * 1024;
+impl Gets {
+    /// A lone chunk in the kernel's memory is read at once: another thread costs more than the copy does.
+    fn read_now(&self, item: &GetItem, answer: &mut pb::GetItem) {
+        if let Some(place) = place_of(item, answer)
+            && place.length <= AT_ONCE
+            && let Some(data) = self.local.read_now(place)
+        {
+            answer.data = data;
+        }
+    }
 
-/// What a node's answer is worth.
-struct Verified {
-    item: GetItem,
-    result: Result<(Bytes, Duration), ChunkError>,
-    /// The node sent something that is not the chunk.
-    wrong: bool,
+    /// Hands on what is verified. At what is not the chunk, the node looks itself.
+    fn tell_all(&self) -> impl FnOnce(Vec<Verified>) + Send + 'static {
+        let (client, runtime) = (self.client.clone(), Handle::current());
+        move |verified| {
+            for verified in verified {
+                match verified {
+                    Verified::Told(item, result) => _ = item.reply.send(result),
+                    Verified::Missed(item) => _ = runtime.spawn(ask(client.clone(), item)),
+                    Verified::Wrong(item) => {
+                        runtime.spawn(report(client.clone(), item.chunk.id));
+                        item.fail(ChunkError::Damaged);
+                    }
+                }
+            }
+        }
+    }
 }
 
-/// What is right is handed on as it arrived when it is large: a frame of its own, which the transport puts
-/// into a buffer of about its length. Small ones share a buffer, so they are copied out: whoever keeps one
-/// chunk must not keep many.
-fn verify(item: GetItem, answer: &pb::GetItem) -> Verified {
-    let result = match &answer.error {
-        // Nobody wants it any more.
-        _ if item.reply.is_closed() => Err(ChunkError::Unreachable),
-        Some(detail) => Err(status::chunk_error(detail)),
-        None if answer.data.len() == item.chunk.stored_len as usize
-            && item.chunk.id.verify(&answer.data) =>
-        {
-            let alone = answer.data.len() >= ALONE;
-            let data =
-                if alone { answer.data.clone() } else { Bytes::copy_from_slice(&answer.data) };
-            Ok((data, item.asked.elapsed()))
-        }
-        None => Err(ChunkError::Damaged),
+/// What a node's answer is worth.
+enum Verified {
+    /// The chunk, or why the node does not give it.
+    Told(GetItem, Result<(Bytes, Duration), ChunkError>),
+    /// Its file does not hold the chunk where it said: it may have been moved since.
+    Missed(GetItem),
+    /// The node sent something that is not the chunk.
+    Wrong(GetItem),
+}
+
+fn is_to_be_read(answer: &pb::GetItem) -> bool {
+    answer.place.is_some() && answer.data.is_empty()
+}
+
+/// Where the answer says that the chunk lies, if it can be the chunk.
+fn place_of<'a>(item: &GetItem, answer: &'a pb::GetItem) -> Option<&'a pb::Place> {
+    answer.place.as_ref().filter(|place| place.length == item.chunk.stored_len)
+}
+
+fn is_chunk(item: &GetItem, data: &[u8]) -> bool {
+    data.len() == item.chunk.stored_len as usize && item.chunk.id.verify(data)
+}
+
+fn verify(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Verified {
+    // Nobody wants it any more.
+    if item.reply.is_closed() {
+        return Verified::Told(item, Err(ChunkError::Unreachable));
+    }
+    if let Some(detail) = &answer.error {
+        return Verified::Told(item, Err(status::chunk_error(detail)));
+    }
+    let (data, from_file) = match (place_of(&item, &answer), answer.place.is_some()) {
+        (Some(place), _) if answer.data.is_empty() => (local.read(place).unwrap_or_default(), true),
+        (_, from_file) => (answer.data, from_file),
     };
-    let wrong = answer.error.is_none() && result == Err(ChunkError::Damaged);
-    Verified { item, result, wrong }
+    let right = is_chunk(&item, &data);
+    if from_file {
+        local.note(right.then_some(data.len()));
+    }
+    let took = item.asked.elapsed();
+    match (right, from_file) {
+        (true, true) => Verified::Told(item, Ok((data, took))),
+        (true, false) => Verified::Told(item, Ok((alone(data), took))),
+        (false, true) => Verified::Missed(item),
+        (false, false) => Verified::Wrong(item),
+    }
+}
+
+/// What arrived over the network is handed on as it is when it is large: a frame of its own, which the transport
+/// puts into a buffer of about its length. Small ones share a buffer, so they are copied out: whoever keeps one
+/// chunk must not keep many.
+fn alone(data: Bytes) -> Bytes {
+    if data.len() >= ALONE { data } else { Bytes::copy_from_slice(&data) }
 }
 
 /// Has the node look at its copy itself: it then knows, and the copy is healed.
@@ -140,4 +201,19 @@ async fn report(mut client: StorageClient, id: ChunkId) {
     let request = pb::GetChunkRequest { chunk_id: id.to_string() };
     // Its scrub finds it too, if later.
     let _ = timeout(REPORT, client.get_chunk(request)).await;
+}
+
+/// Has the node send what its files did not give. It looks at its copy before: see [`report`].
+async fn ask(mut client: StorageClient, item: GetItem) {
+    let request = pb::GetChunkRequest { chunk_id: item.chunk.id.to_string() };
+    let result = match timeout(REPORT, client.get_chunk(request)).await {
+        Ok(Ok(reply)) => {
+            let data = reply.into_inner().data;
+            let right = is_chunk(&item, &data);
+            right.then(|| (data, item.asked.elapsed())).ok_or(ChunkError::Damaged)
+        }
+        Ok(Err(refusal)) => Err(status::to_chunk(&refusal)),
+        Err(_) => Err(ChunkError::Unreachable),
+    };
+    let _ = item.reply.send(result);
 }

@@ -4,7 +4,7 @@
 //!   `flight` (one fetch for many), then `disk_cache`, where there is one, then `get` (choice of node,
 //!   hedging) over `gets`.
 //! - `fleet`: nodes, their connections and whether they are well; `pipe`: a batched, pipelined stream,
-//!   which `puts` and `gets` fill with meaning; `asks`: what a node has already; `asking`: whether to ask.
+//!   which `puts` and `gets` fill with meaning; `local_reads`: the files of a node on this machine; `asks`: what a node has already; `asking`: whether to ask.
 //! - `hashing`: SHA-256 and compression, by the threads of `jobs`; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
 //!
 //! Everything that waits has a bound in time, everything that holds bytes one in bytes. Knows nothing
@@ -21,6 +21,7 @@ mod get;
 mod gets;
 mod hashing;
 mod jobs;
+mod local_reads;
 mod pipe;
 mod put;
 mod puts;
@@ -97,7 +98,7 @@ struct Inner {
     ask_before_put: bool,
     asking: Asking,
     traffic: traffic::Counters,
-    reads: Reads,
+    reads: Arc<Reads>,
     upload: Budget,
     download: Budget,
     /// Half of the download budget, so that read-ahead never keeps readers waiting.
@@ -178,6 +179,7 @@ impl Chunks {
     fn build(session: Session, config: &ClientConfig, disk: Option<DiskCache>) -> Self {
         let greeting = Greeting::new(Some(session.fs_uuid()), config.token.as_ref());
         let hashing = Hashing::new();
+        let reads = Arc::<Reads>::default();
         Self {
             inner: Arc::new(Inner {
                 session,
@@ -185,12 +187,12 @@ impl Chunks {
                 cache: Cache::new(config.cache_bytes),
                 disk,
                 flights: Flights::default(),
-                fleet: Fleet::new(greeting, hashing.clone()),
+                fleet: Fleet::new(greeting, hashing.clone(), reads.clone()),
                 hashing,
                 ask_before_put: config.ask_before_put,
                 asking: Asking::default(),
                 traffic: traffic::Counters::default(),
-                reads: Reads::default(),
+                reads,
                 upload: Budget::new(config.upload_bytes),
                 download: Budget::new(config.download_bytes),
                 ahead: Budget::new(config.download_bytes / 2),

@@ -9,6 +9,7 @@ pub struct Reads {
     misses: AtomicU64,
     fetched: AtomicU64,
     bytes: AtomicU64,
+    local: AtomicU64,
 }
 
 impl Reads {
@@ -23,6 +24,10 @@ impl Reads {
     pub(super) fn fetched(&self, bytes: usize) {
         self.fetched.fetch_add(1, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn local(&self, bytes: usize) {
+        self.local.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Chunks that a reader found in memory.
@@ -43,5 +48,10 @@ impl Reads {
     /// Their bytes.
     pub fn fetched_bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+
+    /// Bytes of chunks that were read from the files of a node on this machine and were right.
+    pub fn local_bytes(&self) -> u64 {
+        self.local.load(Relaxed)
     }
 }

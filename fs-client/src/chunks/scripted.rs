@@ -136,9 +136,9 @@ impl Disk {
             Some(data) if self.mood == Mood::Damaged => {
                 let mut wrong = data.to_vec();
                 wrong[0] ^= 1;
-                pb::GetItem { data: wrong.into(), error: None }
+                pb::GetItem { data: wrong.into(), ..pb::GetItem::default() }
             }
-            Some(data) => pb::GetItem { data: data.clone(), error: None },
+            Some(data) => pb::GetItem { data: data.clone(), ..pb::GetItem::default() },
         };
         pb::GetBatchReply { seq: batch.seq, items: batch.ids.iter().map(item).collect() }
     }

@@ -15,6 +15,8 @@ use std::ops::Range;
 pub const WINDOW_MIN: u64 = 512 * 1024;
 /// The largest window.
 pub const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+/// A window is topped up when so much of it, or half, is used: less makes small batches, more leaves the nodes idle.
+const TOP_UP: u64 = 2 * 1024 * 1024;
 /// So many bytes in a row are sequential.
 const RUN_MIN: u64 = 128 * 1024;
 /// A read that begins this close to the expected place still counts as sequential.
@@ -81,10 +83,9 @@ impl ReadAhead {
             return 0..0;
         }
         self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
-        // Topping up in halves keeps the batches large.
         let from = self.ahead_until.max(self.expected);
         let until = self.expected.saturating_add(self.window).min(size);
-        if from >= until || (until < size && until - from < self.window / 2) {
+        if from >= until || (until < size && until - from < TOP_UP.min(self.window / 2)) {
             return 0..0;
         }
         self.ahead_until = until;

@@ -184,6 +184,12 @@ fn chunks(registry: &mut Registry, vfs: &Arc<Vfs>) {
     );
     let read = Arc::clone(vfs);
     registry.counter(
+        "cairn_mount_local_bytes",
+        "Bytes of chunks that were read from the files of a storage node on this machine; part of those fetched",
+        move || read.chunks().reads().local_bytes(),
+    );
+    let read = Arc::clone(vfs);
+    registry.counter(
         "cairn_mount_stored_bytes",
         "Bytes of content that were stored on storage nodes; copies and compression do not count",
         move || read.chunks().traffic().sent + read.chunks().traffic().present,

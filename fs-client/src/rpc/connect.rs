@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cairn_proto::{
+    Node,
     handshake::{FEATURES, Greeting, VERSION},
     limits::{CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, MESSAGE_MAX},
     pb::{
@@ -15,6 +16,7 @@ use cairn_proto::{
 use tonic::{Code, Status, service::interceptor::InterceptedService, transport::Channel};
 use uuid::Uuid;
 
+use super::dial::Dial;
 use crate::config::ClientConfig;
 
 /// Why no session with the master could be had.
@@ -71,13 +73,13 @@ pub(crate) fn storage_client(channel: Channel, greeting: Greeting) -> StorageCli
         .max_encoding_message_size(MESSAGE_MAX)
 }
 
-/// A channel that connects at its first call and again after it was lost. Needs a runtime.
+/// A channel to `node` that connects at its first call and again after it was lost. Needs a runtime.
 ///
 /// # Errors
-/// A sentence, when `address` is not `host:port`.
-pub(crate) fn lazy(address: &str, timeout: Duration) -> Result<Channel, String> {
-    let endpoint = transport::endpoint(address, timeout).map_err(|e| innermost(&e))?;
-    Ok(endpoint.connect_lazy())
+/// A sentence, when its address is not `host:port`.
+pub(crate) fn lazy(node: &Node, timeout: Duration) -> Result<Channel, String> {
+    let endpoint = transport::endpoint(&node.address(), timeout).map_err(|e| innermost(&e))?;
+    Ok(endpoint.connect_with_connector_lazy(Dial::new(node.id)))
 }
 
 /// Connects to the master and asks which file system it serves.

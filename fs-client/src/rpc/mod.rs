@@ -3,7 +3,7 @@
 //! - [`session`]: the API; `log`: the pure state machine behind it (what was sent, what is answered,
 //!   what is durable, what is sent again); `outgoing`: the request stream; `driver`: the one task that
 //!   owns the connection.
-//! - [`connect`]: channels, the greeting, and sentences for what goes wrong with it.
+//! - [`connect`]: channels, the greeting, and sentences for what goes wrong with it; `dial`: the way to a node.
 //! - [`lock_waits`]: who waits for the news that a lock is free.
 //! - [`admin`]: status, walk, fsck, verify and the like.
 //!
@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod connect;
+mod dial;
 mod driver;
 mod farewell;
 pub mod lock_waits;

@@ -96,11 +96,14 @@ impl Weighty for pb::GetBatchReply {
         let Self { seq, items } = self;
         pieces.number(1, *seq);
         for item in items {
-            let pb::GetItem { data, error } = item;
+            let pb::GetItem { data, error, place } = item;
             pieces.begin(2, item.encoded_len());
             pieces.payload(1, data);
             if let Some(error) = error {
                 encoding::message::encode(2, error, &mut pieces.small);
+            }
+            if let Some(place) = place {
+                encoding::message::encode(3, place, &mut pieces.small);
             }
         }
     }
@@ -139,10 +142,12 @@ mod tests {
 
         #[test]
         fn a_reply_is_encoded_as_the_generated_code_does(
-            seq: u64, items in prop::collection::vec((bytes(), any::<Option<u32>>()), 0..5),
+            seq: u64,
+            items in prop::collection::vec((bytes(), any::<(Option<u32>, Option<u64>)>()), 0..5),
         ) {
-            let items = items.into_iter().map(|(data, code)| pb::GetItem {
+            let items = items.into_iter().map(|(data, (code, offset))| pb::GetItem {
                 data,
+                place: offset.map(|offset| pb::Place { file: "/x".into(), offset, length: 7 }),
                 error: code.map(|code| pb::ErrorDetail {
                     fs_error: 0,
                     chunk_error: code,
@@ -156,7 +161,7 @@ mod tests {
     #[test]
     fn a_payload_goes_as_it_is() {
         let data = Bytes::from(vec![1; 65_536]);
-        let items = vec![pb::GetItem { data: data.clone(), error: None }];
+        let items = vec![pb::GetItem { data: data.clone(), ..pb::GetItem::default() }];
         let pieces = Pieces::of(&pb::GetBatchReply { seq: 1, items }).unwrap();
         assert!(pieces.len() == 2 && pieces[1].as_ptr() == data.as_ptr());
     }

@@ -31,6 +31,10 @@ pub struct Space {
 
 /// A flat set of named files.
 pub trait Disk: Send + Sync + 'static {
+    /// Absolute path of a file, for other processes of this machine; `None` where there is no such thing.
+    fn path(&self, _name: &str) -> Option<String> {
+        None
+    }
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Makes an empty file, also where one of that name exists.

@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     num::NonZeroU64,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
 };
 
@@ -42,6 +42,11 @@ fn space_of(path: &Path) -> io::Result<Space> {
 }
 
 impl Disk for RealDisk {
+    fn path(&self, name: &str) -> Option<String> {
+        let path = path::absolute(self.dir.join(name)).ok()?;
+        path.into_os_string().into_string().ok()
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
         Ok(Arc::new(RealFile(file)))

@@ -177,6 +177,13 @@ impl SegmentSet {
         payload(record, &segment, id, at).ok_or(SegmentError::Misplaced)
     }
 
+    /// The file and the offset at which the payload of the record at `at` lies, for other processes of this
+    /// machine. `None` where they cannot read it.
+    pub fn place(&self, at: Location) -> Option<(String, u64)> {
+        let file = self.disk.path(&at.segment.file_name())?;
+        Some((file, at.offset + FRAME_LEN as u64))
+    }
+
     /// As [`SegmentSet::read`], of what the kernel has in memory: waits for no device. `None`: read it the
     /// long way.
     pub fn read_now(&self, id: &ChunkId, at: Location) -> Option<Bytes> {

@@ -14,9 +14,12 @@ use cairn_proto::{
     pb::storage_service_server::StorageServiceServer,
 };
 use http::{Request, Response};
-use tonic::{body::Body, codegen::Service, metadata::MetadataMap, server::NamedService};
+use tonic::{
+    body::Body, codegen::Service, metadata::MetadataMap, server::NamedService,
+    transport::server::UdsConnectInfo,
+};
 
-use super::{ChunkService, Replies, get_stream, put_stream};
+use super::{Caller, ChunkService, Replies, get_stream, put_stream};
 
 /// See the module.
 #[derive(Clone)]
@@ -35,14 +38,15 @@ impl Bulk {
         Self { chunks, generated }
     }
 
-    fn put(&self, body: Body) -> Body {
+    fn put(&self, body: Body, _: Caller) -> Body {
         let ChunkService { store, stopping, .. } = &*self.chunks;
         answer(put_stream::open(Arc::clone(store), Receiving::new(body), stopping.clone()))
     }
 
-    fn get(&self, body: Body) -> Body {
+    fn get(&self, body: Body, caller: Caller) -> Body {
         let ChunkService { store, stopping, .. } = &*self.chunks;
-        answer(get_stream::open(Arc::clone(store), Receiving::new(body), stopping.clone()))
+        let batches = Receiving::new(body);
+        answer(get_stream::open(Arc::clone(store), batches, caller, stopping.clone()))
     }
 }
 
@@ -66,8 +70,10 @@ impl Service<Request<Body>> for Bulk {
             _ => return self.generated.call(request),
         };
         let (head, body) = request.into_parts();
+        let near = head.extensions.get::<UdsConnectInfo>().is_some();
+        let caller = if near { Caller::Near } else { Caller::Far };
         let response = match handshake::require(&MetadataMap::from_headers(head.headers)) {
-            Ok(()) => bulk::answer(open(self, body)),
+            Ok(()) => bulk::answer(open(self, body, caller)),
             Err(status) => status.into_http(),
         };
         Box::pin(std::future::ready(Ok(response)))

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cairn_proto::{ChunkId, pb};
+use cairn_proto::{ChunkError, ChunkId, pb};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout},
@@ -14,7 +14,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::Status;
 
-use super::{Replies, Stopping, ids};
+use super::{Caller, Replies, Stopping, ids};
 use crate::store::Store;
 
 const UNANSWERED: usize = 64;
@@ -28,6 +28,7 @@ type Answer = (Result<pb::GetBatchReply, Status>, Option<OwnedSemaphorePermit>);
 pub(super) fn open(
     store: Arc<Store>,
     batches: impl Stream<Item = Result<pb::GetBatch, Status>> + Send + Unpin + 'static,
+    caller: Caller,
     mut stopping: Stopping,
 ) -> Replies<pb::GetBatchReply> {
     let (answers, queue) = mpsc::channel::<Answer>(1);
@@ -37,7 +38,7 @@ pub(super) fn open(
             () = stopping.wait() => {}
             () = answers.closed() => {}
             () = stuck.notified() => {}
-            result = accept(&store, batches, &answers, &stuck) => {
+            result = accept(&store, batches, caller, &answers, &stuck) => {
                 if let Err(status) = result {
                     // A client that is gone cannot be told.
                     let _ = answers.send((Err(status), None)).await;
@@ -51,6 +52,7 @@ pub(super) fn open(
 async fn accept(
     store: &Arc<Store>,
     mut batches: impl Stream<Item = Result<pb::GetBatch, Status>> + Unpin,
+    caller: Caller,
     answers: &mpsc::Sender<Answer>,
     stuck: &Arc<Notify>,
 ) -> Result<(), Status> {
@@ -61,7 +63,11 @@ async fn accept(
         let room = store.admit_get(ids.len()).await;
         let (store, answers, stuck) = (Arc::clone(store), answers.clone(), Arc::clone(stuck));
         tokio::spawn(async move {
-            let reply = read(&store, batch.seq, ids).await;
+            let items = match caller {
+                Caller::Near if batch.places => locate(&store, ids).await,
+                Caller::Near | Caller::Far => read(&store, ids).await,
+            };
+            let reply = pb::GetBatchReply { seq: batch.seq, items };
             if let Delivered::Stuck = deliver(&store, &answers, (Ok(reply), Some(room))).await {
                 tracing::warn!("a client takes no answers: its read stream ends");
                 stuck.notify_one();
@@ -98,10 +104,28 @@ async fn deliver(store: &Store, answers: &mpsc::Sender<Answer>, answer: Answer) 
     }
 }
 
-async fn read(store: &Arc<Store>, seq: u64, ids: Vec<ChunkId>) -> pb::GetBatchReply {
-    let items = store.get(ids).await.into_iter().map(|result| match result {
-        Ok(data) => pb::GetItem { data, error: None },
-        Err(e) => pb::GetItem { data: bytes::Bytes::new(), error: Some(e.into()) },
-    });
-    pb::GetBatchReply { seq, items: items.collect() }
+async fn read(store: &Arc<Store>, ids: Vec<ChunkId>) -> Vec<pb::GetItem> {
+    let found = store.get(ids).await.into_iter();
+    found
+        .map(|result| match result {
+            Ok(data) => pb::GetItem { data, ..pb::GetItem::default() },
+            Err(error) => failed(error),
+        })
+        .collect()
+}
+
+/// As [`read`], for a caller who reads our files itself, if it can.
+async fn locate(store: &Arc<Store>, ids: Vec<ChunkId>) -> Vec<pb::GetItem> {
+    let Some(found) = store.locate(&ids).await else { return read(store, ids).await };
+    found
+        .into_iter()
+        .map(|result| match result {
+            Ok(place) => pb::GetItem { place: Some(place), ..pb::GetItem::default() },
+            Err(error) => failed(error),
+        })
+        .collect()
+}
+
+fn failed(error: ChunkError) -> pb::GetItem {
+    pb::GetItem { error: Some(error.into()), ..pb::GetItem::default() }
 }

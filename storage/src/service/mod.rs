@@ -41,6 +41,15 @@ pub struct ChunkService {
     stopping: Stopping,
 }
 
+/// Where a call comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// From this machine, over the local socket.
+    Near,
+    /// Over TCP.
+    Far,
+}
+
 /// Tells streams that the node is about to stop.
 #[derive(Clone)]
 pub struct Stopping(watch::Receiver<bool>);
@@ -132,8 +141,12 @@ impl StorageService for ChunkService {
         request: Request<Streaming<pb::GetBatch>>,
     ) -> Result<Response<Self::GetStream>, Status> {
         handshake::require(request.metadata())?;
-        let replies =
-            get_stream::open(Arc::clone(&self.store), request.into_inner(), self.stopping.clone());
+        let replies = get_stream::open(
+            Arc::clone(&self.store),
+            request.into_inner(),
+            Caller::Far,
+            self.stopping.clone(),
+        );
         Ok(Response::new(replies))
     }
 

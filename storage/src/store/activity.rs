@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use cairn_daemon::metrics::Latency;
 use cairn_proto::{ChunkError, pb};
 
@@ -106,10 +105,14 @@ impl Activity {
     }
 
     /// A request to get has ended.
-    pub(super) fn got(&self, results: &[Result<Bytes, ChunkError>], took: Duration) {
-        for result in results {
-            match result {
-                Ok(data) => self.sent.add(data.len()),
+    pub(super) fn got(
+        &self,
+        lengths: impl Iterator<Item = Result<usize, ChunkError>>,
+        took: Duration,
+    ) {
+        for length in lengths {
+            match length {
+                Ok(bytes) => self.sent.add(bytes),
                 // Not refused, only put off to the next request.
                 Err(ChunkError::Overloaded) => {}
                 Err(_) => _ = self.get_failures.fetch_add(1, Relaxed),

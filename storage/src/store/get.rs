@@ -1,6 +1,6 @@
 //! Get: find the record, read it, check its frame. Hashing is the client's part.
 
-use std::{slice, sync::Arc, time::Instant};
+use std::{iter, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId};
@@ -17,9 +17,8 @@ impl Store {
         if let [id] = &ids[..]
             && let Some(data) = self.volumes.iter().find_map(|volume| volume.read_now(id))
         {
-            let result = vec![Ok(data)];
-            self.activity.got(&result, started.elapsed());
-            return result;
+            self.activity.got(iter::once(Ok(data.len())), started.elapsed());
+            return vec![Ok(data)];
         }
         let results: Vec<_> = self
             .readers
@@ -39,7 +38,7 @@ impl Store {
                 ids.iter().map(&mut read).collect()
             })
             .await;
-        self.activity.got(&results, started.elapsed());
+        self.activity.got(results.iter().map(length), started.elapsed());
         results
     }
 
@@ -51,24 +50,36 @@ impl Store {
         let started = Instant::now();
         let store = Arc::clone(self);
         let result = self.readers.run(move || store.read_one(&id, Volume::read_verified)).await;
-        self.activity.got(slice::from_ref(&result), started.elapsed());
+        self.activity.got(iter::once(length(&result)), started.elapsed());
         result
     }
 
-    /// The first volume that gives the chunk. A damaged copy counts only when no other is there.
     fn read_one(
         &self,
         id: &ChunkId,
         read: impl Fn(&Volume, &ChunkId) -> Result<Bytes, ChunkError>,
     ) -> Result<Bytes, ChunkError> {
+        self.first(id, read).map(|(_, data)| data)
+    }
+
+    /// The first volume that gives the chunk, and what it gives. A damaged copy counts only when no other is there.
+    pub(super) fn first<T>(
+        &self,
+        id: &ChunkId,
+        give: impl Fn(&Volume, &ChunkId) -> Result<T, ChunkError>,
+    ) -> Result<(usize, T), ChunkError> {
         let mut why = ChunkError::NotFound;
         for v in self.order(id) {
-            match read(&self.volumes[v], id) {
-                Ok(data) => return Ok(data),
+            match give(&self.volumes[v], id) {
+                Ok(given) => return Ok((v, given)),
                 Err(ChunkError::NotFound) => {}
                 Err(e) => why = e,
             }
         }
         Err(why)
     }
+}
+
+fn length(result: &Result<Bytes, ChunkError>) -> Result<usize, ChunkError> {
+    result.as_ref().map(Bytes::len).map_err(|error| *error)
 }

@@ -1,6 +1,6 @@
 //! [`Store`]: the chunks of one node, on one or several data directories ([`Volume`]).
 //!
-//! A file per verb: [`put`](Store::put), [`get`](Store::get), [`have`](Store::have),
+//! A file per verb: [`put`](Store::put), [`get`](Store::get), [`locate`](Store::locate), [`have`](Store::have),
 //! [`list`](Store::list), [`verify`](Store::verify). Below it: [`volume`] (one directory), [`writer`]
 //! (its thread: append, one sync for a group, index, answer), [`index`], [`recovery`], [`reopen`] (of a
 //! disk that was full).
@@ -23,6 +23,7 @@ pub mod groups;
 mod have;
 pub mod index;
 pub mod list;
+mod locate;
 pub mod places;
 mod put;
 pub mod recovery;

@@ -262,6 +262,27 @@ impl Volume {
         self.state.set.read_now(id, at)
     }
 
+    /// Where a chunk lies; what is there is not looked at.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged`, or `DiskFailed` when it is not known what is here.
+    pub(super) fn locate(&self, id: &ChunkId) -> Result<Location, ChunkError> {
+        let core = self.state.core()?;
+        if core.index.damaged().contains(id) {
+            return Err(ChunkError::Damaged);
+        }
+        let entry = self.state.entry_in(&core, id)?.ok_or(ChunkError::NotFound)?;
+        self.places.note(id, entry.at);
+        Ok(entry.at)
+    }
+
+    /// As [`Volume::locate`], if it was read or looked for lately: asks no index.
+    pub(super) fn locate_now(&self, id: &ChunkId) -> Option<Location> {
+        let at = self.places.of(id)?;
+        let core = self.state.core().ok()?;
+        (!core.index.damaged().contains(id)).then_some(at)
+    }
+
     /// Reads a chunk and checks its hash, whatever is known of it.
     ///
     /// # Errors

@@ -79,13 +79,16 @@ fn readers_that_take_nothing_hold_up_nobody_for_long() {
                 let mut client = connect(&cluster).await;
                 let ids = ids.clone();
                 let batches = (1..).zip(ids.chunks(64).map(<[Bytes]>::to_vec).collect::<Vec<_>>());
-                let batches = batches.map(|(seq, ids)| pb::GetBatch { seq, ids }).cycle().take(64);
+                let batches = batches
+                    .map(|(seq, ids)| pb::GetBatch { seq, ids, places: false })
+                    .cycle()
+                    .take(64);
                 let batches: Vec<_> = batches.collect();
                 // Answers are never looked at.
                 stuck.push(client.get(tokio_stream::iter(batches)).await.unwrap());
             }
             let mut client = connect(&cluster).await;
-            let wanted = pb::GetBatch { seq: 1, ids: ids[..16].to_vec() };
+            let wanted = pb::GetBatch { seq: 1, ids: ids[..16].to_vec(), places: false };
             let mut answers = client.get(tokio_stream::once(wanted)).await.unwrap().into_inner();
             let answer = tokio::time::timeout(Duration::from_secs(25), answers.message()).await;
             let items =

@@ -9,4 +9,5 @@ mod disk_cache;
 mod edits;
 mod memory;
 mod programs;
+mod same_machine;
 mod trees;

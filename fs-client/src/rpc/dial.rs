@@ -1,0 +1,58 @@
+//! [`Dial`]: a connection to a storage node, the short way where it runs on this machine, else over TCP.
+//!
+//! Decided anew for each connection: a node may move, start or stop in between.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use cairn_proto::{NodeId, local_socket};
+use http::Uri;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustix::process::geteuid;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
+use tower::{BoxError, Service, ServiceExt as _};
+
+/// A connection of either kind.
+type Wire = TokioIo<Either<UnixStream, TcpStream>>;
+
+/// See the head of this file.
+#[derive(Clone)]
+pub(crate) struct Dial {
+    node: NodeId,
+    tcp: HttpConnector,
+}
+
+impl Dial {
+    pub(crate) fn new(node: NodeId) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        Self { node, tcp }
+    }
+
+    async fn dial(self, address: Uri) -> Result<Wire, BoxError> {
+        match local_socket::connect(self.node, geteuid().as_raw()).await {
+            Ok(local) => return Ok(TokioIo::new(Either::Left(local))),
+            Err(error) => tracing::trace!(node = %self.node, %error, "not on this machine"),
+        }
+        let stream = self.tcp.oneshot(address).await?;
+        Ok(TokioIo::new(Either::Right(stream.into_inner())))
+    }
+}
+
+impl Service<Uri> for Dial {
+    type Response = Wire;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Wire, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, address: Uri) -> Self::Future {
+        Box::pin(self.clone().dial(address))
+    }
+}

@@ -1,0 +1,63 @@
+//! Locate: where chunks lie, for clients on this machine that read and verify them themselves.
+//!
+//! A chunk may be moved, erased or be damaged before or while they read it: then what they read is not what the
+//! id names, and they get it from us.
+
+use std::{sync::Arc, time::Instant};
+
+use cairn_proto::{ChunkError, ChunkId, pb};
+
+use super::{Store, Volume};
+use crate::segment::Location;
+
+impl Store {
+    /// The places of chunks, in the order of `ids`; the kernel is told that they are about to be read. `None` when
+    /// others cannot read our files.
+    pub async fn locate(
+        self: &Arc<Self>,
+        ids: &[ChunkId],
+    ) -> Option<Vec<Result<pb::Place, ChunkError>>> {
+        let started = Instant::now();
+        let found = match ids {
+            [id] => self.located_now(id).map(|found| vec![Ok(found)]),
+            _ => None,
+        };
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let (store, ids) = (Arc::clone(self), ids.to_vec());
+                self.readers.run(move || store.locate_all(&ids)).await
+            }
+        };
+        let place = |found: Result<(usize, Location), ChunkError>| match found {
+            Ok((volume, at)) => {
+                let (file, offset) = self.volumes[volume].segments().place(at)?;
+                Some(Ok(pb::Place { file, offset, length: at.len }))
+            }
+            Err(error) => Some(Err(error)),
+        };
+        let places: Vec<_> = found.into_iter().map(place).collect::<Option<_>>()?;
+        let lengths = places.iter().map(|place| match place {
+            Ok(place) => Ok(place.length as usize),
+            Err(error) => Err(*error),
+        });
+        self.activity.got(lengths, started.elapsed());
+        Some(places)
+    }
+
+    fn located_now(&self, id: &ChunkId) -> Option<(usize, Location)> {
+        let located = self.volumes.iter().map(|volume| volume.locate_now(id));
+        located.enumerate().find_map(|(v, at)| Some((v, at?)))
+    }
+
+    fn locate_all(&self, ids: &[ChunkId]) -> Vec<Result<(usize, Location), ChunkError>> {
+        let found: Vec<_> = ids.iter().map(|id| self.first(id, Volume::locate)).collect();
+        if ids.len() > 1 {
+            for (v, volume) in self.volumes.iter().enumerate() {
+                let here = found.iter().flatten().filter(|(volume, _)| *volume == v);
+                volume.segments().expect(here.map(|(_, at)| *at).collect());
+            }
+        }
+        found
+    }
+}
