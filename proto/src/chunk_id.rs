@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 
-use crate::Malformed;
+use crate::{Malformed, sha256};
 
 /// The name of a chunk: the SHA-256 of its stored bytes. Written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +17,11 @@ impl ChunkId {
     /// The id of `data`.
     pub fn of(data: &[u8]) -> Self {
         Self(Sha256::digest(data).into())
+    }
+
+    /// The ids of several chunks, in their order: cheaper than one by one.
+    pub fn of_each(data: &[&[u8]]) -> Vec<Self> {
+        sha256::each(data).into_iter().map(Self).collect()
     }
 
     /// Whether `data` is what this id names.

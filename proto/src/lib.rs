@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod pb;
 pub mod placement;
 pub mod range;
+mod sha256;
 pub mod status;
 pub mod transport;
 pub mod xattr;

@@ -24,6 +24,8 @@ const ALONE: usize = 32 * 1024;
 const AT_ONCE: u32 = 64 * 1024;
 /// Chunks that one thread verifies in a go, so that two share a batch.
 const VERIFY: usize = 8;
+/// Of them, so many are hashed together, while the processor still has them at hand.
+const HASHED: usize = 4;
 /// A node that is told of damage, or asked for what its files did not give, is waited for so long.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,19 @@ pub(super) struct GetItem {
     pub(super) chunk: ChunkRef,
     pub(super) asked: Instant,
     pub(super) reply: oneshot::Sender<Result<(Bytes, Duration), ChunkError>>,
+}
+
+impl GetItem {
+    /// Whether `data`, which `id` names, is the chunk.
+    fn fits(&self, id: ChunkId, data: &[u8]) -> bool {
+        id == self.chunk.id && data.len() == self.chunk.stored_len as usize
+    }
+
+    /// `data` is the chunk.
+    fn is(self, data: Bytes) -> Verified {
+        let took = self.asked.elapsed();
+        Verified::Told(self, Ok((data, took)))
+    }
 }
 
 impl Item for GetItem {
@@ -100,8 +115,17 @@ impl Cargo for Gets {
             let bytes = part.iter().map(|(_, answer)| answer.data.len()).sum();
             let here = part.iter().any(|(_, answer)| is_to_be_read(answer));
             let local = self.local.clone();
-            let verify_all = move || -> Vec<_> {
-                part.into_iter().map(|(item, answer)| verify(&local, item, answer)).collect()
+            let verify_all = move || {
+                let mut verified = Vec::with_capacity(part.len());
+                let mut part = part.into_iter().peekable();
+                while part.peek().is_some() {
+                    let few = part
+                        .by_ref()
+                        .take(HASHED)
+                        .map(|(item, answer)| data_of(&local, item, answer));
+                    verified.extend(verify(&local, few.collect()));
+                }
+                verified
             };
             if here {
                 self.local.submit(count, verify_all, self.tell_all());
@@ -160,33 +184,53 @@ fn place_of<'a>(item: &GetItem, answer: &'a pb::GetItem) -> Option<&'a pb::Place
     answer.place.as_ref().filter(|place| place.length == item.chunk.stored_len)
 }
 
-fn is_chunk(item: &GetItem, data: &[u8]) -> bool {
-    data.len() == item.chunk.stored_len as usize && item.chunk.id.verify(data)
+/// What came in answer to an item: something that may be its chunk, or what there is to tell already.
+enum Came {
+    /// The chunk is not there, or nobody wants it any more.
+    Told(GetItem, ChunkError),
+    /// This, from the node's file.
+    Read(GetItem, Bytes),
+    /// This, from the node.
+    Sent(GetItem, Bytes),
 }
 
-fn verify(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Verified {
-    // Nobody wants it any more.
+/// Reads it where the node says.
+fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came {
     if item.reply.is_closed() {
-        return Verified::Told(item, Err(ChunkError::Unreachable));
+        return Came::Told(item, ChunkError::Unreachable);
     }
     if let Some(detail) = &answer.error {
-        return Verified::Told(item, Err(status::chunk_error(detail)));
+        return Came::Told(item, status::chunk_error(detail));
     }
-    let (data, from_file) = match (place_of(&item, &answer), answer.place.is_some()) {
-        (Some(place), _) if answer.data.is_empty() => (local.read(place).unwrap_or_default(), true),
-        (_, from_file) => (answer.data, from_file),
+    match place_of(&item, &answer) {
+        Some(place) if answer.data.is_empty() => {
+            let data = local.read(place).unwrap_or_default();
+            Came::Read(item, data)
+        }
+        _ if answer.place.is_some() => Came::Read(item, answer.data),
+        _ => Came::Sent(item, answer.data),
+    }
+}
+
+/// Hashes what came, together.
+fn verify(local: &LocalReads, came: Vec<Came>) -> Vec<Verified> {
+    let data = |came: &Came| match came {
+        Came::Told(..) => Bytes::new(),
+        Came::Read(_, data) | Came::Sent(_, data) => data.clone(),
     };
-    let right = is_chunk(&item, &data);
-    if from_file {
-        local.note(right.then_some(data.len()));
-    }
-    let took = item.asked.elapsed();
-    match (right, from_file) {
-        (true, true) => Verified::Told(item, Ok((data, took))),
-        (true, false) => Verified::Told(item, Ok((alone(data), took))),
-        (false, true) => Verified::Missed(item),
-        (false, false) => Verified::Wrong(item),
-    }
+    let data: Vec<_> = came.iter().map(data).collect();
+    let ids = ChunkId::of_each(&data.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    let verdict = |(came, id): (Came, ChunkId)| match came {
+        Came::Told(item, error) => Verified::Told(item, Err(error)),
+        Came::Read(item, data) => {
+            let right = item.fits(id, &data);
+            local.note(right.then_some(data.len()));
+            if right { item.is(data) } else { Verified::Missed(item) }
+        }
+        Came::Sent(item, data) if item.fits(id, &data) => item.is(alone(data)),
+        Came::Sent(item, _) => Verified::Wrong(item),
+    };
+    came.into_iter().zip(ids).map(verdict).collect()
 }
 
 /// What arrived over the network is handed on as it is when it is large: a frame of its own, which the transport
@@ -209,7 +253,7 @@ async fn ask(mut client: StorageClient, item: GetItem) {
     let result = match timeout(REPORT, client.get_chunk(request)).await {
         Ok(Ok(reply)) => {
             let data = reply.into_inner().data;
-            let right = is_chunk(&item, &data);
+            let right = item.fits(ChunkId::of(&data), &data);
             right.then(|| (data, item.asked.elapsed())).ok_or(ChunkError::Damaged)
         }
         Ok(Err(refusal)) => Err(status::to_chunk(&refusal)),

@@ -37,7 +37,9 @@ impl Hashing {
         if data.len() <= if alone { ALONE } else { INLINE } {
             return Ok(ChunkId::of(&data));
         }
-        done(&self.hashers, move || ChunkId::of(&data)).await
+        let (reply, id) = oneshot::channel();
+        self.hashers.hash(data, move |id| _ = reply.send(id));
+        id.await.map_err(|_| ChunkError::Unreachable)
     }
 
     /// What refers to `content`, at most a chunk, and the bytes that are to be stored for it. `alone`: nothing

@@ -14,6 +14,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
+use cairn_proto::ChunkId;
 use tokio::task::spawn_blocking;
 use tracing::error;
 
@@ -22,7 +24,12 @@ const TOGETHER: usize = 4;
 
 /// Tells whoever waits.
 type Tell = Box<dyn FnOnce() + Send>;
-type Job = Box<dyn FnOnce() -> Tell + Send>;
+
+enum Job {
+    /// Several of them are hashed in one go.
+    Hash(Bytes, Box<dyn FnOnce(ChunkId) + Send>),
+    Work(Box<dyn FnOnce() -> Tell + Send>),
+}
 
 #[derive(Default)]
 struct State {
@@ -53,8 +60,17 @@ impl Jobs {
             let result = work();
             Box::new(move || tell(result)) as Tell
         };
+        self.push(Job::Work(Box::new(job)));
+    }
+
+    /// As [`Jobs::submit`], for the work of finding out the id of `data`.
+    pub(super) fn hash(self: &Arc<Self>, data: Bytes, tell: impl FnOnce(ChunkId) + Send + 'static) {
+        self.push(Job::Hash(data, Box::new(tell)));
+    }
+
+    fn push(self: &Arc<Self>, job: Job) {
         let mut state = self.lock();
-        state.queue.push_back(Box::new(job));
+        state.queue.push_back(job);
         if state.threads < self.most {
             state.threads += 1;
             drop(state);
@@ -66,8 +82,7 @@ impl Jobs {
     /// One of the threads.
     fn work(&self) {
         while let Some(jobs) = self.next() {
-            let tells: Vec<_> = jobs.into_iter().filter_map(unless_it_panics).collect();
-            for tell in tells {
+            for tell in do_all(jobs) {
                 unless_it_panics(tell);
             }
         }
@@ -88,6 +103,26 @@ impl Jobs {
         // No job runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What there is to tell then.
+fn do_all(jobs: Vec<Job>) -> Vec<Tell> {
+    let mut tells: Vec<Tell> = Vec::with_capacity(jobs.len());
+    let (mut chunks, mut waiting) = (Vec::new(), Vec::new());
+    for job in jobs {
+        match job {
+            Job::Work(work) => tells.extend(unless_it_panics(work)),
+            Job::Hash(data, tell) => {
+                chunks.push(data);
+                waiting.push(tell);
+            }
+        }
+    }
+    let chunks: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
+    for (id, tell) in ChunkId::of_each(&chunks).into_iter().zip(waiting) {
+        tells.push(Box::new(move || tell(id)));
+    }
+    tells
 }
 
 fn unless_it_panics<T>(call: impl FnOnce() -> T) -> Option<T> {
@@ -118,6 +153,24 @@ mod tests {
                 (0..round).map(|_| results.recv_timeout(SOON).unwrap()).collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..round).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn every_chunk_gets_its_own_id() {
+        let jobs = Jobs::new(2);
+        let (told, results) = mpsc::channel();
+        for n in 0..100u8 {
+            let told = told.clone();
+            if n % 7 == 0 {
+                jobs.submit(|| (), |()| ());
+            }
+            let data = vec![n; 1 + 777 * usize::from(n)];
+            jobs.hash(data.into(), move |id| told.send((n, id)).unwrap());
+        }
+        for _ in 0..100 {
+            let (n, id) = results.recv_timeout(SOON).unwrap();
+            assert_eq!(id, ChunkId::of(&vec![n; 1 + 777 * usize::from(n)]));
         }
     }
 

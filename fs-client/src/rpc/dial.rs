@@ -11,10 +11,17 @@ use std::{
 use cairn_proto::{NodeId, local_socket};
 use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use rustix::process::geteuid;
+use rustix::{
+    net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force},
+    process::geteuid,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 use tower::{BoxError, Service, ServiceExt as _};
+
+/// Room for what the other side has not taken yet, in bytes. With the usual 208 KiB the two take turns at every
+/// few chunks.
+const SEND_BUFFER: usize = 2 * 1024 * 1024;
 
 /// A connection of either kind.
 type Wire = TokioIo<Either<UnixStream, TcpStream>>;
@@ -35,11 +42,23 @@ impl Dial {
 
     async fn dial(self, address: Uri) -> Result<Wire, BoxError> {
         match local_socket::connect(self.node, geteuid().as_raw()).await {
-            Ok(local) => return Ok(TokioIo::new(Either::Left(local))),
+            Ok(local) => {
+                widen(&local);
+                return Ok(TokioIo::new(Either::Left(local)));
+            }
             Err(error) => tracing::trace!(node = %self.node, %error, "not on this machine"),
         }
         let stream = self.tcp.oneshot(address).await?;
         Ok(TokioIo::new(Either::Right(stream.into_inner())))
+    }
+}
+
+/// As root beyond what the system allows everybody.
+fn widen(local: &UnixStream) {
+    let widened = set_socket_send_buffer_size_force(local, SEND_BUFFER)
+        .or_else(|_| set_socket_send_buffer_size(local, SEND_BUFFER));
+    if let Err(error) = widened {
+        tracing::debug!(%error, "the socket keeps its buffer");
     }
 }
 

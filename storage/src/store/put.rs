@@ -47,17 +47,14 @@ impl Store {
     pub async fn put_copies(self: &Arc<Self>, copies: Vec<Record>) -> Outcome {
         let store = Arc::clone(self);
         let check = move || {
-            let mut outcome = Outcome::with_capacity(copies.len());
-            let mut pending = Vec::with_capacity(copies.len());
-            for (position, copy) in copies.into_iter().enumerate() {
-                outcome.push(store.check_data(&copy.id, &copy.data).map(|()| Put::Known));
-                if outcome[position].is_ok() {
-                    pending.push((position, copy));
-                }
-            }
+            let named: Vec<_> = copies.iter().map(|copy| (copy.id, &copy.data[..])).collect();
+            let right = store.check_data(&named).into_iter();
+            let outcome: Outcome = right.map(|right| right.map(|()| Put::Known)).collect();
+            let pending = copies.into_iter().enumerate();
+            let pending = pending.filter(|(position, _)| outcome[*position].is_ok()).collect();
             (outcome, pending)
         };
-        let (mut outcome, pending) = self.hashers.run(check).await;
+        let (mut outcome, pending): (_, Vec<Pending>) = self.hashers.run(check).await;
         self.write_all(pending, &mut outcome).await;
         outcome
     }
@@ -95,9 +92,12 @@ impl Store {
     fn check(&self, chunks: Vec<Unchecked>) -> (Outcome, Vec<Pending>) {
         let epoch = self.epoch();
         let mut pending = Vec::with_capacity(chunks.len());
-        let mut outcome = Outcome::with_capacity(chunks.len());
+        // Also of chunks that are stored: the answer must not depend on what others have put.
+        let named: Vec<_> = chunks.iter().map(|(id, data)| (*id, &data[..])).collect();
+        let right = self.check_data(&named).into_iter().zip(&chunks);
+        let outcome: Outcome =
+            right.map(|(right, (id, _))| right.and_then(|()| self.known(id, epoch))).collect();
         for (position, (id, data)) in chunks.into_iter().enumerate() {
-            outcome.push(self.check_one(&id, &data, epoch));
             if outcome[position] == Err(ChunkError::NotFound) {
                 pending.push((position, Record { id, data, epoch }));
             }
@@ -105,17 +105,23 @@ impl Store {
         (outcome, pending)
     }
 
-    fn check_data(&self, id: &ChunkId, data: &Bytes) -> Result<(), ChunkError> {
-        if data.is_empty() || data.len() > self.limits.chunk_size as usize {
-            return Err(ChunkError::BadLength);
-        }
-        if id.verify(data) { Ok(()) } else { Err(ChunkError::Mismatch) }
+    /// Whether each of these is a chunk, and what its id names.
+    fn check_data(&self, chunks: &[(ChunkId, &[u8])]) -> Vec<Result<(), ChunkError>> {
+        let data: Vec<_> = chunks.iter().map(|(_, data)| *data).collect();
+        let check = |((named, data), id): (&(ChunkId, &[u8]), ChunkId)| {
+            if data.is_empty() || data.len() > self.limits.chunk_size as usize {
+                Err(ChunkError::BadLength)
+            } else if id == *named {
+                Ok(())
+            } else {
+                Err(ChunkError::Mismatch)
+            }
+        };
+        chunks.iter().zip(ChunkId::of_each(&data)).map(check).collect()
     }
 
-    /// `Ok` when the chunk is stored already, `NotFound` when it is good and has to be written.
-    fn check_one(&self, id: &ChunkId, data: &Bytes, epoch: u64) -> Result<Put, ChunkError> {
-        // Also of chunks that are stored: the answer must not depend on what others have put.
-        self.check_data(id, data)?;
+    /// `Ok` when the chunk, which is good, is stored already, `NotFound` when it has to be written.
+    fn known(&self, id: &ChunkId, epoch: u64) -> Result<Put, ChunkError> {
         for volume in &self.volumes {
             match volume.touch(id, epoch) {
                 Ok(Some(_)) => return Ok(Put::Known),
