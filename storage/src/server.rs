@@ -125,7 +125,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|e| StartError::Bind { address: config.listen, error: e.to_string() })?;
     let (host, port) = advertised(&config, address)?;
-    let local = local(identity.node_id, port == address.port());
+    let local = (port == address.port()).then(|| local(identity.node_id, port)).flatten();
     let page = Bound::to(config.metrics_listen).await?;
     let (store, store_gone, dirs) = open_store(&config, dirs).await?;
     count_groups(&store);
@@ -228,11 +228,8 @@ impl Running {
 
 /// The short way for clients on this machine. Not where others are sent to another port: whoever put something
 /// in between wants it there.
-fn local(node: NodeId, own_port: bool) -> Option<UnixListener> {
-    if !own_port {
-        return None;
-    }
-    let listener = local_socket::listen(node);
+fn local(node: NodeId, port: u16) -> Option<UnixListener> {
+    let listener = local_socket::listen(node, port);
     let why = "clients on this machine come over TCP";
     listener.inspect_err(|e| tracing::warn!("no local socket, {why}: {}", explain(e))).ok()
 }

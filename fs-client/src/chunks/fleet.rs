@@ -27,7 +27,7 @@ use super::{
     puts::Puts,
     reads::Reads,
 };
-use crate::rpc::connect;
+use crate::rpc::connect::{self, Lazy};
 
 /// Bulk connections per node.
 const CONNECTIONS: usize = 2;
@@ -65,8 +65,8 @@ impl NodeLink {
     fn new(node: &Node, shared: &Shared) -> Option<Self> {
         let Shared { greeting, hashing, reads } = shared;
         let address = node.address();
-        let channel = || match connect::lazy(node, CONNECT) {
-            Ok(channel) => Some(channel),
+        let lazy = || match connect::lazy(node, CONNECT) {
+            Ok(lazy) => Some(lazy),
             Err(why) => {
                 warn!(node = node.name, address, why, "the map names an address that is none");
                 None
@@ -75,18 +75,18 @@ impl NodeLink {
         let name = format!("{} ({address})", node.name);
         let local = LocalReads::new(name.clone(), reads.clone());
         let lane = || {
-            let channel = channel()?;
+            let Lazy { channel, near } = lazy()?;
             let wire = InterceptedService::new(channel.clone(), greeting.clone());
             let client = connect::storage_client(channel, greeting.clone());
             let (hashing, local) = (hashing.clone(), local.clone());
-            let gets = Gets { wire: wire.clone(), client, hashing, local };
+            let gets = Gets { wire: wire.clone(), client, hashing, near, local };
             Some(Lane { puts: Pipe::new(Puts { wire }), gets: Pipe::new(gets) })
         };
         Some(Self {
             id: node.id,
             name,
             lanes: (0..CONNECTIONS).map(|_| lane()).collect::<Option<_>>()?,
-            asks: Asks::new(connect::storage_client(channel()?, greeting.clone())),
+            asks: Asks::new(connect::storage_client(lazy()?.channel, greeting.clone())),
             local,
             address,
             born: Instant::now(),
@@ -116,9 +116,9 @@ impl NodeLink {
         &self.asks
     }
 
-    /// Bytes asked for and not answered.
+    /// Bytes asked for and not answered, or not read yet where the answer says.
     pub(super) fn reading(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.gets.load()).sum()
+        self.lanes.iter().map(|lane| lane.gets.load()).sum::<usize>() + self.local.load()
     }
 
     /// Whether it failed or was late a moment ago.

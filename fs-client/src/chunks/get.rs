@@ -20,7 +20,7 @@ use super::{
     Inner, Turn,
     fleet::NodeLink,
     gets::{GetItem, Gets},
-    pipe::Pipe,
+    pipe::{Cargo as _, Pipe},
 };
 
 /// Least time before a second node is asked.
@@ -93,7 +93,16 @@ async fn round(
                     look_at = last.hedge_at();
                 }
             }
-            () = sleep_until(look_at), if waiting.len() > 0 => {
+            () = sleep_until(look_at) => {
+                if waiting.len() == 0 {
+                    // Of what is asked of the node itself the pipe says so.
+                    if last.link.reading_silently() >= Gets::STALL {
+                        verdict.note(inner, map, chunk, &last.link, ChunkError::Unreachable);
+                        return Err(verdict.error());
+                    }
+                    look_at = Instant::now() + HEDGE_MAX;
+                    continue;
+                }
                 if last.is_working() {
                     look_at = Instant::now() + LOOK;
                     continue;

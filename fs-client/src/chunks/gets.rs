@@ -1,7 +1,13 @@
 //! [`Gets`]: what the Get stream of a node carries: chunks, or where they lie on this machine. Answers are verified
 //! before anybody sees them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId, ChunkRef, bulk, pb, status};
@@ -69,6 +75,8 @@ pub(super) struct Gets {
     /// For small calls.
     pub(super) client: StorageClient,
     pub(super) hashing: Hashing,
+    /// Whether the node is connected to on this machine: only then its word is taken for where a chunk lies.
+    pub(super) near: Arc<AtomicBool>,
     pub(super) local: Arc<LocalReads>,
 }
 
@@ -83,7 +91,7 @@ impl Cargo for Gets {
 
     fn request<'a>(&self, seq: u64, items: impl Iterator<Item = &'a GetItem>) -> pb::GetBatch {
         let ids = items.map(|item| item.chunk.id.to_wire()).collect();
-        pb::GetBatch { seq, ids, places: self.local.wanted() }
+        pb::GetBatch { seq, ids, places: self.is_near() && self.local.wanted() }
     }
 
     fn wire(&self) -> NodeWire {
@@ -102,6 +110,12 @@ impl Cargo for Gets {
             return;
         }
         let mut pairs: Vec<_> = items.into_iter().zip(response.items).collect();
+        if !self.is_near() {
+            pairs
+                .iter_mut()
+                .filter_map(|(_, answer)| answer.place.as_mut())
+                .for_each(|place| *place = pb::Place::default());
+        }
         if let [(item, answer)] = &mut pairs[..] {
             self.read_now(item, answer);
         }
@@ -112,7 +126,7 @@ impl Cargo for Gets {
                 return;
             }
             let count = part.len();
-            let bytes = part.iter().map(|(_, answer)| answer.data.len()).sum();
+            let bytes = part.iter().map(|(item, _)| item.bytes()).sum();
             let here = part.iter().any(|(_, answer)| is_to_be_read(answer));
             let local = self.local.clone();
             let verify_all = move || {
@@ -128,7 +142,7 @@ impl Cargo for Gets {
                 verified
             };
             if here {
-                self.local.submit(count, verify_all, self.tell_all());
+                self.local.submit(count, bytes, verify_all, self.tell_all());
             } else {
                 self.hashing.submit(bytes, verify_all, self.tell_all());
             }
@@ -137,6 +151,10 @@ impl Cargo for Gets {
 }
 
 impl Gets {
+    fn is_near(&self) -> bool {
+        self.near.load(Relaxed)
+    }
+
     /// A lone chunk in the kernel's memory is read at once: another thread costs more than the copy does.
     fn read_now(&self, item: &GetItem, answer: &mut pb::GetItem) {
         if let Some(place) = place_of(item, answer)

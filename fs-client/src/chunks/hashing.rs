@@ -14,6 +14,8 @@ use super::jobs::Jobs;
 
 /// Measured: two threads keep up with what two connections deliver.
 const THREADS: usize = 2;
+/// Chunks that one thread takes at a time: so many are hashed in one go.
+const TOGETHER: usize = 4;
 /// Hashing so little takes less time than handing it to another thread.
 const INLINE: usize = 16 * 1024;
 /// Hashing so much takes no more time than handing it over and waiting, when there is nothing else to do.
@@ -30,7 +32,11 @@ pub(super) struct Hashing {
 impl Hashing {
     pub(super) fn new() -> Self {
         let coders = available_parallelism().map_or(THREADS, |n| n.get().max(THREADS));
-        Self { hashers: Jobs::new(THREADS), coders: Jobs::new(coders), codecs: Arc::default() }
+        Self {
+            hashers: Jobs::new(THREADS, TOGETHER),
+            coders: Jobs::new(coders, TOGETHER),
+            codecs: Arc::default(),
+        }
     }
 
     async fn id_of(&self, data: Bytes, alone: bool) -> Result<ChunkId, ChunkError> {

@@ -1,6 +1,6 @@
-//! [`Jobs`]: work for processors, done in order by few threads of the runtime's blocking pool.
+//! [`Jobs`]: work that takes its time, done in order by few threads of the runtime's blocking pool.
 //!
-//! A thread that has begun goes on until nothing is left, and takes a few jobs at a time: what waits for their
+//! A thread that has begun goes on until nothing is left, and may take a few jobs at a time: what waits for their
 //! results is woken once for all of them. So a stream of small jobs costs few switches between threads; a
 //! lone job is done and told of at once.
 //!
@@ -18,9 +18,6 @@ use bytes::Bytes;
 use cairn_proto::ChunkId;
 use tokio::task::spawn_blocking;
 use tracing::error;
-
-/// Jobs that one thread does in a go at most.
-const TOGETHER: usize = 4;
 
 /// Tells whoever waits.
 type Tell = Box<dyn FnOnce() + Send>;
@@ -41,12 +38,15 @@ struct State {
 pub(super) struct Jobs {
     /// Threads at the same time.
     most: usize,
+    /// Jobs that one thread does in a go at most.
+    together: usize,
     state: Mutex<State>,
 }
 
 impl Jobs {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most: most.max(1), state: Mutex::default() })
+    /// At most `most` threads, each of which takes at most `together` jobs at a time.
+    pub(super) fn new(most: usize, together: usize) -> Arc<Self> {
+        Arc::new(Self { most: most.max(1), together, state: Mutex::default() })
     }
 
     /// Queues `work`; `tell` is given the result. `tell` is dropped instead when `work` panics, and both are, at
@@ -91,7 +91,7 @@ impl Jobs {
     /// A fair part of what waits. `None` when nothing does: the caller no longer counts as a thread.
     fn next(&self) -> Option<Vec<Job>> {
         let mut state = self.lock();
-        let count = state.queue.len().div_ceil(self.most).min(TOGETHER);
+        let count = state.queue.len().div_ceil(self.most).min(self.together);
         if count == 0 {
             state.threads -= 1;
             return None;
@@ -119,7 +119,8 @@ fn do_all(jobs: Vec<Job>) -> Vec<Tell> {
         }
     }
     let chunks: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
-    for (id, tell) in ChunkId::of_each(&chunks).into_iter().zip(waiting) {
+    let ids = unless_it_panics(|| ChunkId::of_each(&chunks)).unwrap_or_default();
+    for (id, tell) in ids.into_iter().zip(waiting) {
         tells.push(Box::new(move || tell(id)));
     }
     tells
@@ -141,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_job_is_done_and_told_of_by_few_threads() {
-        let jobs = Jobs::new(2);
+        let jobs = Jobs::new(2, 4);
         let (told, results) = mpsc::channel();
         for round in 0..100 {
             for n in 0..round {
@@ -158,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_chunk_gets_its_own_id() {
-        let jobs = Jobs::new(2);
+        let jobs = Jobs::new(2, 4);
         let (told, results) = mpsc::channel();
         for n in 0..100u8 {
             let told = told.clone();
@@ -176,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_harms_no_other() {
-        let jobs = Jobs::new(1);
+        let jobs = Jobs::new(1, 4);
         let (told, results) = mpsc::channel();
         for n in 0..20 {
             let told = told.clone();

@@ -5,15 +5,16 @@
 //! over the network, and has the node send what is not right.
 //!
 //! A node whose files we cannot read, or that are not what it says (in another container, say), is asked for no
-//! more places; one whose disk hangs is not while reads of it hang. Files are kept open for a few seconds after
+//! places for a minute; one whose disk hangs is not while reads of it hang. Files are kept open for a few seconds after
 //! their last use and no longer: the room of a file that the node has removed is free only then. At most
-//! [`OPEN_MAX`] are open. Lock order: `files` or `under_way`, each alone, never during a read.
+//! [`OPEN_MAX`] are open. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
 
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -42,8 +43,10 @@ const STRETCHES: usize = 2;
 const LONE: usize = 8;
 /// Nothing is read with so much to read for so long: the disk hangs.
 const HANGS: Duration = Duration::from_secs(1);
-/// After so many chunks in a row that were not as the node said, its files are not ours to read.
+/// After so many chunks in a row that were not as the node said, its files are not ours to read...
 const WRONG: usize = 32;
+/// ... for so long.
+const REFUSED: Duration = Duration::from_secs(60);
 /// A file that was not used for so long, and at most twice that, is closed.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -69,10 +72,13 @@ pub(super) struct LocalReads {
     under_way: Mutex<UnderWay>,
     /// Chunks in a row that could not be read, or were others.
     wrong: AtomicUsize,
+    /// When it was asked for no more places.
+    refused: Mutex<Option<Instant>>,
 }
 
 struct UnderWay {
     jobs: usize,
+    bytes: usize,
     /// When the last one ended, or the first began.
     heard: Instant,
 }
@@ -84,16 +90,31 @@ impl LocalReads {
             node,
             reads,
             files: Mutex::default(),
-            stretches: Jobs::new(STRETCHES),
-            lone: Jobs::new(LONE),
-            under_way: Mutex::new(UnderWay { jobs: 0, heard: Instant::now() }),
+            stretches: Jobs::new(STRETCHES, 1),
+            lone: Jobs::new(LONE, 1),
+            under_way: Mutex::new(UnderWay { jobs: 0, bytes: 0, heard: Instant::now() }),
             wrong: AtomicUsize::new(0),
+            refused: Mutex::default(),
         })
     }
 
     /// Whether the node shall be asked for places.
     pub(super) fn wanted(&self) -> bool {
-        self.wrong.load(Relaxed) < WRONG && self.silence() < HANGS
+        (self.wrong.load(Relaxed) < WRONG || self.may_try_again()) && self.silence() < HANGS
+    }
+
+    fn may_try_again(&self) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = refused.is_some_and(|at| at.elapsed() >= REFUSED);
+        if due {
+            self.wrong.store(0, Relaxed);
+        }
+        due
+    }
+
+    /// Bytes that are to be read and were not yet.
+    pub(super) fn load(&self) -> usize {
+        self.under_way().bytes
     }
 
     /// How long there has been something to read and nothing was.
@@ -107,21 +128,25 @@ impl LocalReads {
         if let Some(bytes) = bytes {
             self.reads.local(bytes);
             self.wrong.store(0, Relaxed);
-        } else if self.wrong.fetch_add(1, Relaxed) == WRONG {
+        } else if self.wrong.fetch_add(1, Relaxed) + 1 == WRONG {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            *refused = Some(Instant::now());
+            drop(refused);
             info!(node = self.node, "its files cannot be read here: it sends what is asked for");
         }
     }
 
-    /// Runs `read`, which reads and verifies `chunks` chunks, on a thread that may block, then `tell` with the
-    /// result.
+    /// Runs `read`, which reads and verifies `chunks` chunks of `bytes` bytes together, on a thread that may block,
+    /// then `tell` with the result.
     pub(super) fn submit<T: Send + 'static>(
         self: &Arc<Self>,
         chunks: usize,
+        bytes: usize,
         read: impl FnOnce() -> T + Send + 'static,
         tell: impl FnOnce(T) + Send + 'static,
     ) {
-        self.began();
-        let done = Done(self.clone());
+        self.began(bytes);
+        let done = Done(self.clone(), bytes);
         let read = move || {
             let result = read();
             drop(done);
@@ -164,8 +189,11 @@ impl LocalReads {
         if let Some(file) = self.lock().get_mut(path).map(Open::again) {
             return Ok(file);
         }
-        // Neither a link nor something to wait for is a node's file.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        // Neither a link nor a device nor something to wait for is a node's file.
+        if !Path::new(path).is_absolute() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let flags = flags.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
         if !file.metadata()?.is_file() {
@@ -173,10 +201,11 @@ impl LocalReads {
         }
         let file = Arc::new(file);
         let mut files = self.lock();
+        // Otherwise there is somebody who closes them.
+        let first = files.is_empty();
         if files.len() >= OPEN_MAX {
             files.retain(|_, open| std::mem::take(&mut open.used));
         }
-        let first = files.is_empty();
         if files.len() < OPEN_MAX {
             files.insert(path.to_owned(), Open { file: file.clone(), used: true });
         }
@@ -199,17 +228,19 @@ impl LocalReads {
         }
     }
 
-    fn began(&self) {
+    fn began(&self, bytes: usize) {
         let mut under_way = self.under_way();
         if under_way.jobs == 0 {
             under_way.heard = Instant::now();
         }
         under_way.jobs += 1;
+        under_way.bytes += bytes;
     }
 
-    fn ended(&self) {
+    fn ended(&self, bytes: usize) {
         let mut under_way = self.under_way();
         under_way.jobs -= 1;
+        under_way.bytes -= bytes;
         under_way.heard = Instant::now();
     }
 
@@ -224,11 +255,11 @@ impl LocalReads {
 }
 
 /// A read that waits or runs; dropped with it, however it ends.
-struct Done(Arc<LocalReads>);
+struct Done(Arc<LocalReads>, usize);
 
 impl Drop for Done {
     fn drop(&mut self) {
-        self.0.ended();
+        self.0.ended(self.1);
     }
 }
 
@@ -238,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    fn place(file: &std::path::Path, offset: u64, length: u32) -> pb::Place {
+    fn place(file: &Path, offset: u64, length: u32) -> pb::Place {
         pb::Place { file: file.display().to_string(), offset, length }
     }
 
@@ -285,6 +316,8 @@ mod tests {
             local.note(None);
         }
         assert!(!local.wanted());
+        *local.refused.lock().unwrap() = Instant::now().checked_sub(REFUSED);
+        assert!(local.wanted(), "a minute later");
     }
 
     #[tokio::test]
@@ -292,12 +325,12 @@ mod tests {
         let local = LocalReads::new("node".into(), Arc::default());
         let (release, hangs) = mpsc::channel::<()>();
         let (told, result) = mpsc::channel();
-        local.submit(1, move || _ = hangs.recv(), move |()| told.send(()).unwrap());
-        assert!(local.wanted(), "it has only begun");
+        local.submit(1, 7, move || _ = hangs.recv(), move |()| told.send(()).unwrap());
+        assert!(local.wanted() && local.load() == 7, "it has only begun");
         local.under_way().heard -= HANGS;
         assert!(!local.wanted() && local.silence() >= HANGS);
         drop(release);
         result.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(local.wanted() && local.silence() == Duration::ZERO);
+        assert!(local.wanted() && local.silence() == Duration::ZERO && local.load() == 0);
     }
 }

@@ -222,10 +222,12 @@ impl Admin {
     /// When its address makes no sense.
     pub fn node(&self, node: &Node) -> Result<NodeAdmin, CallError> {
         let peer = peer_name(node);
-        let channel = connect::lazy(node, self.config.connect_timeout).map_err(|why| {
-            CallError { peer: peer.clone(), why, code: tonic::Code::InvalidArgument }
+        let lazy = connect::lazy(node, self.config.connect_timeout).map_err(|why| CallError {
+            peer: peer.clone(),
+            why,
+            code: tonic::Code::InvalidArgument,
         })?;
-        let client = connect::storage_client(channel, greeting(&self.config, self.fs));
+        let client = connect::storage_client(lazy.channel, greeting(&self.config, self.fs));
         Ok(NodeAdmin { peer, patience: self.config.deadline, client })
     }
 

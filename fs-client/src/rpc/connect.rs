@@ -1,6 +1,9 @@
 //! Setting up channels and greeting the peer. Everything that can go wrong here has a sentence.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use cairn_proto::{
     Node,
@@ -73,13 +76,26 @@ pub(crate) fn storage_client(channel: Channel, greeting: Greeting) -> StorageCli
         .max_encoding_message_size(MESSAGE_MAX)
 }
 
-/// A channel to `node` that connects at its first call and again after it was lost. Needs a runtime.
+/// Looking the name of a node up and trying all its addresses takes at most so long.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// A channel to a node that connects at its first call and again after it was lost.
+pub(crate) struct Lazy {
+    pub(crate) channel: Channel,
+    /// Whether the last connection was a local one: the node runs on this machine.
+    pub(crate) near: Arc<AtomicBool>,
+}
+
+/// A channel to `node`, each of whose addresses is tried for at most `timeout`. Needs a runtime.
 ///
 /// # Errors
 /// A sentence, when its address is not `host:port`.
-pub(crate) fn lazy(node: &Node, timeout: Duration) -> Result<Channel, String> {
-    let endpoint = transport::endpoint(&node.address(), timeout).map_err(|e| innermost(&e))?;
-    Ok(endpoint.connect_with_connector_lazy(Dial::new(node.id)))
+pub(crate) fn lazy(node: &Node, timeout: Duration) -> Result<Lazy, String> {
+    let whole = timeout.max(DIAL);
+    let endpoint = transport::endpoint(&node.address(), whole).map_err(|e| innermost(&e))?;
+    let near = Arc::new(AtomicBool::new(false));
+    let dial = Dial::new(node, timeout, near.clone());
+    Ok(Lazy { channel: endpoint.connect_with_connector_lazy(dial), near })
 }
 
 /// Connects to the master and asks which file system it serves.

@@ -5,10 +5,15 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
-use cairn_proto::{NodeId, local_socket};
+use cairn_proto::{Node, NodeId, local_socket};
 use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustix::{
@@ -30,24 +35,31 @@ type Wire = TokioIo<Either<UnixStream, TcpStream>>;
 #[derive(Clone)]
 pub(crate) struct Dial {
     node: NodeId,
+    port: u16,
     tcp: HttpConnector,
+    near: Arc<AtomicBool>,
 }
 
 impl Dial {
-    pub(crate) fn new(node: NodeId) -> Self {
+    /// To each address of the node's name for at most `timeout`. `near` is kept up to date: whether the last
+    /// connection is a local one.
+    pub(crate) fn new(node: &Node, timeout: Duration, near: Arc<AtomicBool>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
-        Self { node, tcp }
+        tcp.set_connect_timeout(Some(timeout));
+        Self { node: node.id, port: node.port, tcp, near }
     }
 
     async fn dial(self, address: Uri) -> Result<Wire, BoxError> {
-        match local_socket::connect(self.node, geteuid().as_raw()).await {
+        match local_socket::connect(self.node, self.port, geteuid().as_raw()).await {
             Ok(local) => {
+                self.near.store(true, Relaxed);
                 widen(&local);
                 return Ok(TokioIo::new(Either::Left(local)));
             }
             Err(error) => tracing::trace!(node = %self.node, %error, "not on this machine"),
         }
+        self.near.store(false, Relaxed);
         let stream = self.tcp.oneshot(address).await?;
         Ok(TokioIo::new(Either::Right(stream.into_inner())))
     }

@@ -245,6 +245,11 @@ impl State {
 }
 
 impl Disk for FaultDisk {
+    /// Of no file that others could open.
+    fn path(&self, name: &str) -> Option<String> {
+        Some(name.to_owned())
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.enter(None)?;
         let id = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;

@@ -49,6 +49,8 @@ impl Store {
     pub async fn get_verified(self: &Arc<Self>, id: ChunkId) -> Result<Bytes, ChunkError> {
         let started = Instant::now();
         let store = Arc::clone(self);
+        // Who asks may not have found it where we said.
+        self.volumes.iter().for_each(|volume| volume.places().forget(&id));
         let result = self.readers.run(move || store.read_one(&id, Volume::read_verified)).await;
         self.activity.got(iter::once(length(&result)), started.elapsed());
         result

@@ -1,13 +1,14 @@
 //! [`Places`]: where chunks lay that were read lately, so that reading them again asks no index.
 //!
-//! Only a hint, never told of changes: a record's frame says whether it is still the one that was there.
+//! Only a hint: whoever reads there checks that it is the chunk, by the record's frame or by the chunk's hash. Where
+//! that was not so, and where a segment is removed, the hints are forgotten.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cairn_proto::ChunkId;
 use lru::LruCache;
 
-use crate::segment::Location;
+use crate::segment::{Location, SegmentId};
 
 /// 1 GiB worth of whole chunks; about 2 MiB of memory.
 const MOST: usize = 16 * 1024;
@@ -35,6 +36,21 @@ impl Places {
     /// Where `id` was when it was read last.
     pub fn of(&self, id: &ChunkId) -> Option<Location> {
         self.lock().get(id).copied()
+    }
+
+    /// `id` may be elsewhere by now.
+    pub fn forget(&self, id: &ChunkId) {
+        self.lock().pop(id);
+    }
+
+    /// Nothing lies in `segment` any more.
+    pub fn forget_segment(&self, segment: SegmentId) {
+        let mut places = self.lock();
+        let gone: Vec<_> =
+            places.iter().filter(|(_, at)| at.segment == segment).map(|(id, _)| *id).collect();
+        for id in &gone {
+            places.pop(id);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<ChunkId, Location>> {

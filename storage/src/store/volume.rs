@@ -173,6 +173,11 @@ impl Volume {
         self.state.io_failed(action, error)
     }
 
+    /// Where chunks lay that were read lately.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// Its segments.
     pub(super) fn segments(&self) -> &SegmentSet {
         &self.state.set
