@@ -51,25 +51,53 @@ struct Named {
     bytes: u64,
 }
 
-/// Gives room back; `tick` hears how much so far and says false to end. Blocks.
+/// What a core's entries name, segment by segment.
+pub(super) struct Survey {
+    core: u64,
+    /// The first segment that may not have been counted whole.
+    end: SegmentId,
+    named: BTreeMap<SegmentId, Named>,
+}
+
+impl Survey {
+    /// Looks at every entry. Blocks.
+    ///
+    /// # Errors
+    /// `NoSpace` when the disk is full, `DiskFailed` when it fails.
+    pub(super) fn of(volume: &Volume, core: &Core) -> Result<Self, ChunkError> {
+        // Read before entries are counted: a segment that is sealed in between is not counted whole.
+        let end = first_unsealed(volume);
+        Ok(Self { core: core.number, end, named: count(volume, core)? })
+    }
+
+    /// Whether [`reclaim`] removes the segment as a whole: no entry names it, and none will.
+    pub(super) fn is_to_go(&self, segment: SegmentId) -> bool {
+        segment < self.end && !self.named.contains_key(&segment)
+    }
+}
+
+/// Gives room back; `tick` hears how much so far and says false to end. `survey`: one that was made before.
+/// Blocks.
 ///
 /// # Errors
 /// `NoSpace` when the disk is full, `DiskFailed` when it fails.
 pub(super) fn reclaim(
     volume: &Volume,
+    survey: Option<Survey>,
     tick: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Reclaimed, ChunkError> {
     let mut done = Reclaimed { removed: 0, rewritten: 0, bytes: 0, complete: true };
     // Another core could name what this one does not.
     let core = &*volume.core()?;
-    // Read before entries are counted: a segment that is sealed in between is not counted whole.
-    let mut end = first_unsealed(volume);
-    let mut named = count(volume, core)?;
-    if newest_is_wasteful(volume, end, &named)? {
+    let mut survey = match survey.filter(|survey| survey.core == core.number) {
+        Some(survey) => survey,
+        None => Survey::of(volume, core)?,
+    };
+    if newest_is_wasteful(volume, survey.end, &survey.named)? {
         volume.roll()?;
-        end = first_unsealed(volume);
-        named = count(volume, core)?;
+        survey = Survey::of(volume, core)?;
     }
+    let Survey { end, named, .. } = survey;
     let failed = |e: &io::Error| volume.io_failed("list the segments of", e);
     for id in volume.segments().list_below(end).map_err(|e| failed(&e))? {
         if !tick(done.bytes) {
@@ -167,6 +195,7 @@ fn remove(volume: &Volume, core: &Core, id: SegmentId) -> Result<(), ChunkError>
     core.index.forget_segment(id).map_err(|e| volume.index_failed(&e))?;
     failpoints::hit(BEFORE_REMOVE);
     volume.segments().remove(id).map_err(|e| volume.io_failed("remove a segment of", &e))?;
+    volume.places().forget_segment(id);
     failpoints::hit(AFTER_REMOVE);
     Ok(())
 }

@@ -15,7 +15,8 @@ use super::{
     sweep::{Plan, Stopped, Sweep, Swept, Tally},
     tests::{Rig, assert_all, chunk, put_all},
 };
-use crate::disk::{Disk, fault::Random};
+use crate::disk::{Disk, DiskFile, fault::Random, read_full};
+use crate::segment::format::HEADER_LEN;
 
 pub(super) const PG_BITS: u32 = 3;
 
@@ -120,6 +121,69 @@ async fn garbage_is_quarantined_then_erased_and_its_room_comes_back() {
     assert_eq!(damaged(&rig), 0);
     put_all(rig.store(), 0..600).await;
     assert_all(rig.store(), 0..600).await;
+}
+
+/// Whether the chunk lies where the store says.
+async fn is_where_it_is_said_to_be(rig: &Rig, seed: u64) -> bool {
+    let (id, data) = chunk(seed);
+    let found = rig.store().locate(&[id]).await.unwrap().remove(0).unwrap();
+    let Ok(file) = rig.disks[0].open(&found.file) else { return false };
+    let mut there = vec![0; found.length as usize];
+    read_full(&*file, &mut there, found.offset).unwrap();
+    there == data
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_of_chunks_that_were_moved_are_told_anew() {
+    let rig = Rig::new(1);
+    rig.store().learn_epoch(5);
+    put_all(rig.store(), 0..600).await;
+    // Few of many, so that what holds them is rewritten.
+    let live: Vec<u64> = (0..600).filter(|seed| seed % 40 == 0).collect();
+    let named = ids(live.iter().copied());
+    for seed in &live {
+        assert!(is_where_it_is_said_to_be(&rig, *seed).await);
+    }
+    let before = rig.disks[0].list().unwrap();
+    for epoch in 6..=8 {
+        sweep(rig.store(), plan(epoch), &named).await;
+    }
+    let after = rig.disks[0].list().unwrap();
+    assert!(before.iter().any(|name| !after.contains(name)), "nothing was rewritten: {after:?}");
+    for seed in &live {
+        assert!(is_where_it_is_said_to_be(&rig, *seed).await, "chunk {seed}");
+    }
+    let absent = rig.store().locate(&[chunk(1).0]).await.unwrap();
+    assert_eq!(absent, [Err(ChunkError::NotFound)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_goes_as_a_whole_is_removed_and_not_emptied_first() {
+    let rig = Rig::new(1);
+    rig.store().learn_epoch(5);
+    put_all(rig.store(), 0..600).await;
+    let segments = rig.disks[0].list().unwrap();
+    let open: Vec<_> = segments.iter().map(|name| rig.disks[0].open(name).unwrap()).collect();
+    let frames = |file: &Arc<dyn DiskFile>| {
+        let mut frame = [0; 64];
+        read_full(&**file, &mut frame, HEADER_LEN).unwrap();
+        frame
+    };
+    let before: Vec<_> = open.iter().map(frames).collect();
+    for epoch in 6..=8 {
+        let (swept, stopped) = sweep(rig.store(), plan(epoch), &HashSet::new()).await;
+        assert_eq!((stopped, swept.erased.chunks), (None, if epoch == 8 { 600 } else { 0 }));
+    }
+    let left = rig.disks[0].list().unwrap();
+    let gone = |name: &&String| !left.contains(name);
+    assert!(segments.iter().filter(gone).count() >= 2, "{segments:?} {left:?}");
+    // Their files are still open here.
+    let sealed = segments.iter().zip(before.iter().zip(&open)).filter(|(name, _)| gone(name));
+    let unchanged = sealed.clone().filter(|(_, (before, file))| **before == frames(file)).count();
+    assert!(
+        unchanged + 1 >= sealed.count(),
+        "only the newest was, before it was sealed: {unchanged}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,7 +21,8 @@ use std::{
 use cairn_proto::{ChunkError, ChunkId, Group, garbage_filter::GarbageFilter};
 
 use super::{
-    Store, Volume, compact,
+    Store, Volume,
+    compact::{self, Survey},
     groups::ids_of,
     index::{Change, Entry},
     volume_state::Core,
@@ -292,7 +293,7 @@ impl Sweep {
         }
         self.waiting[number].records.append(&mut erased);
         if self.waiting[number].records.len() >= WAITING {
-            self.bury(number)?;
+            self.bury(number, false)?;
         }
         if too_much {
             return Err(Stopped::TooMuch(self.plan.quarantine_bytes_max));
@@ -347,12 +348,16 @@ impl Sweep {
         tally.add(entry);
     }
 
-    /// Gives the room of erased records back, as far as that goes in place.
-    fn bury(&mut self, number: usize) -> Result<(), Stopped> {
+    /// Gives the room of erased records back, as far as that goes in place. With `reclaim`, what lies in segments that
+    /// are about to be removed as a whole is left to that, and how it was found out is returned.
+    ///
+    /// Should the node end before, an index that is made anew has those chunks again, whole as they are: garbage for
+    /// another cycle.
+    fn bury(&mut self, number: usize, reclaim: bool) -> Result<Option<Survey>, Stopped> {
         let number_of_core = self.waiting[number].core;
-        let records = std::mem::take(&mut self.waiting[number].records);
+        let mut records = std::mem::take(&mut self.waiting[number].records);
         if records.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let volume = &self.store.volumes[number];
         let due = &self.store.sweeping.reclaim_due;
@@ -360,13 +365,24 @@ impl Sweep {
         let core = volume.core().ok().filter(|core| core.number == number_of_core);
         let Some(core) = core.filter(|_| !volume.is_full()) else {
             due.store(true, Ordering::Release);
-            return Ok(());
+            return Ok(None);
         };
         if let Err(e) = core.index.sync() {
             due.store(true, Ordering::Release);
             return Err(Stopped::Disk(volume.index_failed(&e)));
         }
         failpoints::hit(AFTER_ERASE_SYNC);
+        let bytes = records.iter().map(|(_, at)| u64::from(at.len)).sum();
+        self.store.activity.erased.add_many(records.len() as u64, bytes);
+        let survey = match reclaim.then(|| Survey::of(volume, &core)).transpose() {
+            Ok(survey) => survey,
+            Err(ChunkError::NoSpace) => {
+                due.store(true, Ordering::Release);
+                return Ok(None);
+            }
+            Err(e) => return Err(Stopped::Disk(e)),
+        };
+        records.retain(|(_, at)| survey.as_ref().is_none_or(|survey| !survey.is_to_go(at.segment)));
         match erase(volume.segments(), &records) {
             Ok(bytes) => {
                 self.swept.returned_bytes += bytes;
@@ -379,9 +395,7 @@ impl Sweep {
             // The chunks are gone all the same. A sync that failed ends the disk for puts, as ever.
             Err(e) => return Err(Stopped::Disk(volume.failed_to("erase chunks on", &e))),
         }
-        let bytes = records.iter().map(|(_, at)| u64::from(at.len)).sum();
-        self.store.activity.erased.add_many(records.len() as u64, bytes);
-        Ok(())
+        Ok(survey)
     }
 
     /// Buries what is erased. Then, if that was asked for and anything may have gone since it was last
@@ -392,8 +406,9 @@ impl Sweep {
     /// See [`Stopped`].
     pub fn finish(&mut self, tick: &mut dyn FnMut(&Swept) -> bool) -> Result<(), Stopped> {
         let store = Arc::clone(&self.store);
+        let mut surveys = Vec::with_capacity(store.volumes.len());
         for number in 0..store.volumes.len() {
-            self.bury(number)?;
+            surveys.push(self.bury(number, self.plan.reclaim)?);
         }
         if self.plan.dry_run {
             return Ok(());
@@ -404,14 +419,17 @@ impl Sweep {
         if !self.plan.reclaim || !due.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        for volume in store.volumes.iter().filter(|volume| !volume.has_failed()) {
+        for (volume, survey) in store.volumes.iter().zip(surveys) {
+            if volume.has_failed() {
+                continue;
+            }
             if volume.is_full() {
                 due.store(true, Ordering::Release);
                 continue;
             }
             let before = self.swept.returned_bytes;
             let swept = &mut self.swept;
-            let reclaimed = compact::reclaim(volume, &mut |returned| {
+            let reclaimed = compact::reclaim(volume, survey, &mut |returned| {
                 swept.returned_bytes = before + returned;
                 tick(swept)
             });
