@@ -110,6 +110,7 @@ impl Cargo for Gets {
             return;
         }
         let mut pairs: Vec<_> = items.into_iter().zip(response.items).collect();
+        // The word of others is not taken for a file to open; they send what is asked for.
         if !self.is_near() {
             pairs
                 .iter_mut()
