@@ -5,9 +5,9 @@
 //!
 //! The socket has no file: its name, made of the node's id and its TCP port, lives in the machine's network
 //! namespace and goes with the process. So a copy of a node beside the node itself, in a drill say, is not taken for
-//! it: the two cannot have one port. Any user may take such a name first, so a client believes only a process of its own user or
-//! of root; everybody else is reached over TCP, as is a node that is not here. What the two say to each other,
-//! the token included, is the same on either way.
+//! it: the two cannot have one port. Any user may take such a name first, so a client believes only a process of
+//! its own user or of root; everybody else is reached over TCP, as is a node that is not here. What the two say to
+//! each other, the token included, is the same on either way.
 
 use std::io;
 

@@ -130,18 +130,7 @@ impl Cargo for Gets {
             let bytes = part.iter().map(|(item, _)| item.bytes()).sum();
             let here = part.iter().any(|(_, answer)| is_to_be_read(answer));
             let local = self.local.clone();
-            let verify_all = move || {
-                let mut verified = Vec::with_capacity(part.len());
-                let mut part = part.into_iter().peekable();
-                while part.peek().is_some() {
-                    let few = part
-                        .by_ref()
-                        .take(HASHED)
-                        .map(|(item, answer)| data_of(&local, item, answer));
-                    verified.extend(verify(&local, few.collect()));
-                }
-                verified
-            };
+            let verify_all = move || verify_all(&local, part);
             if here {
                 self.local.submit(count, bytes, verify_all, self.tell_all());
             } else {
@@ -213,6 +202,15 @@ enum Came {
     Sent(GetItem, Bytes),
 }
 
+impl Came {
+    fn data(&self) -> &[u8] {
+        match self {
+            Self::Told(..) => &[],
+            Self::Read(_, data) | Self::Sent(_, data) => data,
+        }
+    }
+}
+
 /// Reads it where the node says.
 fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came {
     if item.reply.is_closed() {
@@ -231,14 +229,21 @@ fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came 
     }
 }
 
+fn verify_all(local: &Arc<LocalReads>, part: Vec<(GetItem, pb::GetItem)>) -> Vec<Verified> {
+    let mut verified = Vec::with_capacity(part.len());
+    let mut came = part.into_iter().map(|(item, answer)| data_of(local, item, answer));
+    loop {
+        let few: Vec<_> = came.by_ref().take(HASHED).collect();
+        if few.is_empty() {
+            return verified;
+        }
+        verified.extend(verify(local, few));
+    }
+}
+
 /// Hashes what came, together.
 fn verify(local: &LocalReads, came: Vec<Came>) -> Vec<Verified> {
-    let data = |came: &Came| match came {
-        Came::Told(..) => Bytes::new(),
-        Came::Read(_, data) | Came::Sent(_, data) => data.clone(),
-    };
-    let data: Vec<_> = came.iter().map(data).collect();
-    let ids = ChunkId::of_each(&data.iter().map(AsRef::as_ref).collect::<Vec<_>>());
+    let ids = ChunkId::of_each(&came.iter().map(Came::data).collect::<Vec<_>>());
     let verdict = |(came, id): (Came, ChunkId)| match came {
         Came::Told(item, error) => Verified::Told(item, Err(error)),
         Came::Read(item, data) => {
