@@ -19,6 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tracing::warn;
 
 use super::{
+    Order, Turn,
     asks::Asks,
     gets::Gets,
     hashing::Hashing,
@@ -31,6 +32,10 @@ use crate::rpc::connect::{self, Lazy};
 
 /// Bulk connections per node.
 const CONNECTIONS: usize = 2;
+/// So much more on one of them than on another, and requests no longer take turns by runs.
+const SLACK: usize = 4 << 20;
+/// With less on them puts take turns one by one: neighbours on the disk matter where there is much to come.
+const FEW: usize = 1 << 20;
 /// Setting up a connection to a node that takes longer counts as failed.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a node that failed or was late is read last.
@@ -96,14 +101,18 @@ impl NodeLink {
         })
     }
 
-    /// The Put stream with the least on it.
-    pub(super) fn puts(&self) -> Arc<Pipe<Puts>> {
-        least(self.lanes.iter().map(|lane| &lane.puts))
+    /// The Put stream for what has this place. When much is on its way those of a run go one way, so that they lie
+    /// together on the disk.
+    pub(super) fn puts(&self, order: Order) -> Arc<Pipe<Puts>> {
+        let lanes = self.lanes.iter().map(|lane| &lane.puts);
+        choose(lanes, order.run(), FEW)
     }
 
-    /// The Get stream with the least on it.
-    pub(super) fn gets(&self) -> Arc<Pipe<Gets>> {
-        least(self.lanes.iter().map(|lane| &lane.gets))
+    /// The Get stream for what has its turn then: those of a run go one way, so that they are read together.
+    pub(super) fn gets(&self, turn: Turn) -> Arc<Pipe<Gets>> {
+        let lanes = self.lanes.iter().map(|lane| &lane.gets);
+        // The lowest bit has chosen the node, where there are two.
+        choose(lanes, turn.0 / 2, 0)
     }
 
     /// How long reads of the node's files, on this machine, have brought nothing.
@@ -169,8 +178,19 @@ impl Drop for NodeLink {
     }
 }
 
-fn least<'a, C: Cargo>(pipes: impl Iterator<Item = &'a Arc<Pipe<C>>>) -> Arc<Pipe<C>> {
-    pipes.min_by_key(|pipe| pipe.load()).expect("a node has at least one connection").clone()
+/// The one whose turn it is, unless another has much less to do, or any less while that one has less than `few` bytes.
+fn choose<'a, C: Cargo>(
+    pipes: impl ExactSizeIterator<Item = &'a Arc<Pipe<C>>> + Clone,
+    turn: u64,
+    few: usize,
+) -> Arc<Pipe<C>> {
+    let position = turn % pipes.len() as u64;
+    let turn = pipes.clone().nth(position as usize);
+    let least = pipes.min_by_key(|pipe| pipe.load());
+    let (turn, least) = turn.zip(least).expect("a node has at least one connection");
+    let load = turn.load();
+    let much = if load < few { 0 } else { SLACK };
+    if load <= least.load() + much { turn.clone() } else { least.clone() }
 }
 
 fn millis(duration: Duration) -> u64 {

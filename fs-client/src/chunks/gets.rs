@@ -18,9 +18,11 @@ use tokio::{
 };
 
 use super::{
+    Order,
     hashing::Hashing,
     local_reads::LocalReads,
     pipe::{Cargo, Item},
+    stretches::Stretches,
 };
 use crate::rpc::connect::{NodeWire, StorageClient};
 
@@ -30,6 +32,8 @@ const ALONE: usize = 32 * 1024;
 const AT_ONCE: u32 = 64 * 1024;
 /// Chunks that one thread verifies in a go, so that two share a batch.
 const VERIFY: usize = 8;
+/// Chunks that one thread reads in a go, where they lie together. Measured: a disk is quicker with 1 MiB at a time.
+const READ: usize = 16;
 /// Of them, so many are hashed together, while the processor still has them at hand.
 const HASHED: usize = 4;
 /// A node that is told of damage, or asked for what its files did not give, is waited for so long.
@@ -58,6 +62,11 @@ impl GetItem {
 impl Item for GetItem {
     fn bytes(&self) -> usize {
         self.chunk.stored_len as usize
+    }
+
+    /// As they come.
+    fn order(&self) -> Order {
+        Order::default()
     }
 
     fn is_wanted(&self) -> bool {
@@ -120,15 +129,19 @@ impl Cargo for Gets {
         if let [(item, answer)] = &mut pairs[..] {
             self.read_now(item, answer);
         }
+        let here = pairs.iter().any(|(_, answer)| is_to_be_read(answer));
+        if here {
+            // As they lie, so that those of one part are neighbours.
+            pairs.sort_by(|(_, a), (_, b)| position(a).cmp(&position(b)));
+        }
         let mut pairs = pairs.into_iter();
         loop {
-            let part: Vec<_> = pairs.by_ref().take(VERIFY).collect();
+            let part: Vec<_> = pairs.by_ref().take(if here { READ } else { VERIFY }).collect();
             if part.is_empty() {
                 return;
             }
             let count = part.len();
             let bytes = part.iter().map(|(item, _)| item.bytes()).sum();
-            let here = part.iter().any(|(_, answer)| is_to_be_read(answer));
             let local = self.local.clone();
             let verify_all = move || verify_all(&local, part);
             if here {
@@ -187,6 +200,10 @@ fn is_to_be_read(answer: &pb::GetItem) -> bool {
     answer.place.is_some() && answer.data.is_empty()
 }
 
+fn position(answer: &pb::GetItem) -> Option<(&str, u64)> {
+    answer.place.as_ref().map(|place| (place.file.as_str(), place.offset))
+}
+
 /// Where the answer says that the chunk lies, if it can be the chunk.
 fn place_of<'a>(item: &GetItem, answer: &'a pb::GetItem) -> Option<&'a pb::Place> {
     answer.place.as_ref().filter(|place| place.length == item.chunk.stored_len)
@@ -211,8 +228,13 @@ impl Came {
     }
 }
 
-/// Reads it where the node says.
-fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came {
+/// Takes it from what was read together, or reads it where the node says.
+fn data_of(
+    local: &Arc<LocalReads>,
+    stretches: &Stretches<'_>,
+    item: GetItem,
+    answer: pb::GetItem,
+) -> Came {
     if item.reply.is_closed() {
         return Came::Told(item, ChunkError::Unreachable);
     }
@@ -221,8 +243,8 @@ fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came 
     }
     match place_of(&item, &answer) {
         Some(place) if answer.data.is_empty() => {
-            let data = local.read(place).unwrap_or_default();
-            Came::Read(item, data)
+            let data = stretches.get(place).map_or_else(|| local.read(place), Ok);
+            Came::Read(item, data.unwrap_or_default())
         }
         _ if answer.place.is_some() => Came::Read(item, answer.data),
         _ => Came::Sent(item, answer.data),
@@ -231,7 +253,10 @@ fn data_of(local: &Arc<LocalReads>, item: GetItem, answer: pb::GetItem) -> Came 
 
 fn verify_all(local: &Arc<LocalReads>, part: Vec<(GetItem, pb::GetItem)>) -> Vec<Verified> {
     let mut verified = Vec::with_capacity(part.len());
-    let mut came = part.into_iter().map(|(item, answer)| data_of(local, item, answer));
+    let wanted = part.iter().filter(|(item, answer)| item.is_wanted() && is_to_be_read(answer));
+    let places = wanted.filter_map(|(item, answer)| place_of(item, answer)).collect();
+    let stretches = local.read_together(places);
+    let mut came = part.into_iter().map(|(item, answer)| data_of(local, &stretches, item, answer));
     loop {
         let few: Vec<_> = came.by_ref().take(HASHED).collect();
         if few.is_empty() {

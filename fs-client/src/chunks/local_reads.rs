@@ -7,11 +7,11 @@
 //! A node whose files we cannot read, or that are not what it says (in another container, say), is asked for no
 //! places for a minute; one whose disk hangs is not while reads of it hang. Files are kept open for a few seconds after
 //! their last use and no longer: the room of a file that the node has removed is free only then. At most
-//! [`OPEN_MAX`] are open. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
+//! [`OPEN_MAX`] are open, twice each. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -32,13 +32,16 @@ use rustix::{
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use super::{jobs::Jobs, reads::Reads};
+use super::{
+    jobs::Jobs,
+    reads::Reads,
+    stretches::{Buffers, Doors, Stretches},
+};
 
 /// Files that are open at once.
 const OPEN_MAX: usize = 64;
-/// Threads for what is read in stretches, which the node has the kernel read ahead of us. Measured: more only get
-/// into each other's way.
-const STRETCHES: usize = 2;
+/// Threads for what is read in stretches. Measured: with fewer the disk has pauses.
+const STRETCHES: usize = 4;
 /// Threads for lone chunks, each of which waits for the disk.
 const LONE: usize = 8;
 /// Nothing is read with so much to read for so long: the disk hangs.
@@ -51,14 +54,14 @@ const REFUSED: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3);
 
 struct Open {
-    file: Arc<File>,
+    doors: Arc<Doors>,
     used: bool,
 }
 
 impl Open {
-    fn again(&mut self) -> Arc<File> {
+    fn again(&mut self) -> Arc<Doors> {
         self.used = true;
-        self.file.clone()
+        self.doors.clone()
     }
 }
 
@@ -67,6 +70,7 @@ pub(super) struct LocalReads {
     node: String,
     reads: Arc<Reads>,
     files: Mutex<HashMap<String, Open>>,
+    buffers: Buffers,
     stretches: Arc<Jobs>,
     lone: Arc<Jobs>,
     under_way: Mutex<UnderWay>,
@@ -90,6 +94,7 @@ impl LocalReads {
             node,
             reads,
             files: Mutex::default(),
+            buffers: Buffers::default(),
             stretches: Jobs::new(STRETCHES, 1),
             lone: Jobs::new(LONE, 1),
             under_way: Mutex::new(UnderWay { jobs: 0, bytes: 0, heard: Instant::now() }),
@@ -161,12 +166,12 @@ impl LocalReads {
     /// # Errors
     /// When the file cannot be opened or read, or ends before.
     pub(super) fn read(self: &Arc<Self>, place: &pb::Place) -> io::Result<Bytes> {
-        let file = self.open(&place.file)?;
+        let doors = self.open(&place.file)?;
         let len = place.length as usize;
         let mut data = Vec::with_capacity(len);
         while data.len() < len {
             let at = place.offset.saturating_add(data.len() as u64);
-            match pread(&file, spare_capacity(&mut data), at) {
+            match pread(&doors.usual, spare_capacity(&mut data), at) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -178,28 +183,35 @@ impl LocalReads {
 
     /// As [`LocalReads::read`], of what the kernel has in memory: waits for no disk. `None`: read it the long way.
     pub(super) fn read_now(self: &Arc<Self>, place: &pb::Place) -> Option<Bytes> {
-        let file = self.lock().get_mut(&place.file).map(Open::again)?;
+        let doors = self.lock().get_mut(&place.file).map(Open::again)?;
         let mut data = vec![0; place.length as usize];
         let mut bufs = [io::IoSliceMut::new(&mut data)];
-        let read = preadv2(&file, &mut bufs, place.offset, ReadWriteFlags::NOWAIT).ok()?;
+        let read = preadv2(&doors.usual, &mut bufs, place.offset, ReadWriteFlags::NOWAIT).ok()?;
         (read == data.len()).then(|| data.into())
     }
 
-    fn open(self: &Arc<Self>, path: &str) -> io::Result<Arc<File>> {
-        if let Some(file) = self.lock().get_mut(path).map(Open::again) {
-            return Ok(file);
+    /// Reads what lies close together of `places` in one go. Waits for the disk. Must be called within a runtime.
+    pub(super) fn read_together(self: &Arc<Self>, places: Vec<&pb::Place>) -> Stretches<'_> {
+        Stretches::read(&self.buffers, places, |path| self.open(path))
+    }
+
+    fn open(self: &Arc<Self>, path: &str) -> io::Result<Arc<Doors>> {
+        if let Some(doors) = self.lock().get_mut(path).map(Open::again) {
+            return Ok(doors);
         }
         // Neither a link nor a device nor something to wait for is a node's file.
         if !Path::new(path).is_absolute() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let flags = flags.bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-        if !file.metadata()?.is_file() {
+        let open = |further: OFlags| {
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | further;
+            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+        };
+        let usual = open(OFlags::empty())?;
+        if !usual.metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let file = Arc::new(file);
+        let doors = Arc::new(Doors { usual, direct: open(OFlags::DIRECT).ok() });
         let mut files = self.lock();
         // Otherwise there is somebody who closes them.
         let first = files.is_empty();
@@ -207,13 +219,13 @@ impl LocalReads {
             files.retain(|_, open| std::mem::take(&mut open.used));
         }
         if files.len() < OPEN_MAX {
-            files.insert(path.to_owned(), Open { file: file.clone(), used: true });
+            files.insert(path.to_owned(), Open { doors: doors.clone(), used: true });
         }
         drop(files);
         if first {
             tokio::spawn(self.clone().close_idle());
         }
-        Ok(file)
+        Ok(doors)
     }
 
     /// Until none is open.
@@ -223,7 +235,8 @@ impl LocalReads {
             let mut files = self.lock();
             files.retain(|_, open| std::mem::take(&mut open.used));
             if files.is_empty() {
-                return;
+                drop(files);
+                return self.buffers.clear();
             }
         }
     }

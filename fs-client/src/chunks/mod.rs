@@ -4,7 +4,8 @@
 //!   `flight` (one fetch for many), then `disk_cache`, where there is one, then `get` (choice of node,
 //!   hedging) over `gets`.
 //! - `fleet`: nodes, their connections and whether they are well; `pipe`: a batched, pipelined stream,
-//!   which `puts` and `gets` fill with meaning; `local_reads`: the files of a node on this machine; `asks`: what a node has already; `asking`: whether to ask.
+//!   which `puts` and `gets` fill with meaning; `local_reads`: the files of a node on this machine, `stretches` of
+//!   them in one go; `asks`: what a node has already; `asking`: whether to ask.
 //! - `hashing`: SHA-256 and compression, by the threads of `jobs`; `budget`: bounds in bytes; `traffic`: bytes sent and spared.
 //!
 //! Everything that waits has a bound in time, everything that holds bytes one in bytes. Knows nothing
@@ -28,11 +29,19 @@ mod puts;
 mod reads;
 #[cfg(test)]
 mod scripted;
+mod stretches;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cairn_proto::{
@@ -86,6 +95,18 @@ impl Turn {
     }
 }
 
+/// A place in the row of all puts. Of what waits for a node the least leaves first, so that what follows one another
+/// in a file does so on the disk, for whoever reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order(u64);
+
+impl Order {
+    /// What lies between two multiples of [`RUN`] chunks of one file, where they were written in order.
+    fn run(self) -> u64 {
+        self.0 / RUN
+    }
+}
+
 struct Inner {
     session: Session,
     deadline: Duration,
@@ -99,6 +120,8 @@ struct Inner {
     asking: Asking,
     traffic: traffic::Counters,
     reads: Arc<Reads>,
+    /// The next [`Order`].
+    order: AtomicU64,
     upload: Budget,
     download: Budget,
     /// Half of the download budget, so that read-ahead never keeps readers waiting.
@@ -193,6 +216,7 @@ impl Chunks {
                 asking: Asking::default(),
                 traffic: traffic::Counters::default(),
                 reads,
+                order: AtomicU64::new(0),
                 upload: Budget::new(config.upload_bytes),
                 download: Budget::new(config.download_bytes),
                 ahead: Budget::new(config.download_bytes / 2),
@@ -249,6 +273,14 @@ impl Chunks {
         }
     }
 
+    /// The place behind all that were given out, for chunk `index` of a file.
+    pub fn order(&self, index: u64) -> Order {
+        let place = |n: u64| if index.is_multiple_of(RUN) { n.next_multiple_of(RUN) } else { n };
+        let next = |n| Some(place(n) + 1);
+        let n = self.inner.order.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        Order(place(n.unwrap_or_else(|n| n)))
+    }
+
     /// Stores `data` (1 to chunk size bytes) on every node where its group belongs. `Ok` means durable
     /// there. Waits while more than the configured bytes are on their way. The cache keeps `data`, so
     /// hand over a buffer of its own, not a slice of a larger one. Cancel-safe.
@@ -256,9 +288,9 @@ impl Chunks {
     /// # Errors
     /// `NoSpace` when a node that is needed is full; `TooFewNodes` or `Unreachable` at the deadline;
     /// `BadLength` at once.
-    pub async fn put(&self, data: Bytes) -> Result<Stored, ChunkError> {
+    pub async fn put(&self, order: Order, data: Bytes) -> Result<Stored, ChunkError> {
         let ask = self.inner.ask_before_put || self.inner.asking.pays(data.len());
-        put::put(&self.inner, data, ask).await
+        put::put(&self.inner, order, data, ask).await
     }
 
     /// As [`Chunks::put`] for what was put before and is most likely still there: the nodes are asked
@@ -266,8 +298,8 @@ impl Chunks {
     ///
     /// # Errors
     /// As for [`Chunks::put`].
-    pub async fn put_again(&self, data: Bytes) -> Result<Stored, ChunkError> {
-        put::put(&self.inner, data, true).await
+    pub async fn put_again(&self, order: Order, data: Bytes) -> Result<Stored, ChunkError> {
+        put::put(&self.inner, order, data, true).await
     }
 
     /// What was read so far.

@@ -3,7 +3,7 @@
 //! Items queue; when the transport has room, the stream takes what is there as one batch. The first
 //! two batches leave at once with whatever they hold; while those are under way, further ones wait
 //! until they are full or an answer comes. So a lone request is not delayed and many are not sent one
-//! by one. Answers are matched by the batch's seq.
+//! by one. A batch has items of one run ([`Order`]) only. Answers are matched by the batch's seq.
 //!
 //! A stream is opened by the first item that needs it. When it breaks, its items are sent once more
 //! over a fresh one (an idle connection may have died long ago); when that fails too, when the node
@@ -35,6 +35,7 @@ use tokio::{
 use tonic::Status;
 use tracing::debug;
 
+use super::Order;
 use crate::rpc::connect::NodeWire;
 
 /// Batches under way on one stream.
@@ -50,6 +51,8 @@ const OPEN: Duration = Duration::from_secs(2);
 pub(super) trait Item: Send + 'static {
     /// Payload bytes, in whichever direction.
     fn bytes(&self) -> usize;
+    /// Of those that wait the least leaves first.
+    fn order(&self) -> Order;
     /// Whether somebody still waits for the answer.
     fn is_wanted(&self) -> bool;
     /// The answer is `error`.
@@ -165,8 +168,7 @@ impl<C: Cargo> Pipe<C> {
             state.heard = Instant::now();
         }
         state.load += item.bytes();
-        state.queued_bytes += item.bytes();
-        state.queue.push_back(Entry { item, again: false });
+        state.queue(Entry { item, again: false });
         let start = !std::mem::replace(&mut state.running, true);
         let waker = state.waker.take();
         drop(state);
@@ -221,9 +223,8 @@ impl<C: Cargo> Pipe<C> {
                 End::Broken if !state.closed => {
                     let (dead, retry): (Vec<_>, Vec<_>) = flown.into_iter().partition(|e| e.again);
                     failed = dead;
-                    for entry in retry.into_iter().rev() {
-                        state.queued_bytes += entry.item.bytes();
-                        state.queue.push_front(Entry { again: true, ..entry });
+                    for entry in retry {
+                        state.queue(Entry { again: true, ..entry });
                     }
                 }
                 End::Broken | End::Gone => {
@@ -329,6 +330,14 @@ impl<C: Cargo> Pipe<C> {
 }
 
 impl<I: Item> State<I> {
+    /// Mostly at the end.
+    fn queue(&mut self, entry: Entry<I>) {
+        self.queued_bytes += entry.item.bytes();
+        let order = entry.item.order();
+        let before = self.queue.iter().rev().take_while(|e| e.item.order() > order).count();
+        self.queue.insert(self.queue.len() - before, entry);
+    }
+
     /// The next batch, if one may leave.
     fn batch(&mut self) -> Option<(u64, &[Entry<I>])> {
         while self.queue.front().is_some_and(|e| !e.item.is_wanted()) {
@@ -343,8 +352,10 @@ impl<I: Item> State<I> {
             return None;
         }
         let (mut count, mut bytes) = (0, 0);
+        let run = self.queue.front().map(|entry| entry.item.order().run());
         for entry in self.queue.iter().take(BATCH_ITEMS) {
-            if count > 0 && bytes + entry.item.bytes() > BATCH_BYTES {
+            let other = Some(entry.item.order().run()) != run;
+            if count > 0 && (other || bytes + entry.item.bytes() > BATCH_BYTES) {
                 break;
             }
             bytes += entry.item.bytes();

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Inner, Stored, cache::Key, fleet::NodeLink, puts::PutItem};
+use super::{Inner, Order, Stored, cache::Key, fleet::NodeLink, puts::PutItem};
 
 /// A node that owes answers for this long, while another has answered, is given up.
 const LAGGARD: Duration = Duration::from_secs(1);
@@ -40,6 +40,7 @@ const OVERLOADED: Duration = Duration::from_millis(20);
 
 /// A chunk on its way.
 struct Load {
+    order: Order,
     chunk: ChunkRef,
     /// The stored bytes.
     data: Bytes,
@@ -56,7 +57,12 @@ pub(super) const fn stamp(gc_epoch: u64) -> u64 {
     if gc_epoch == 0 { u64::MAX } else { gc_epoch }
 }
 
-pub(super) async fn put(inner: &Inner, data: Bytes, ask: bool) -> Result<Stored, ChunkError> {
+pub(super) async fn put(
+    inner: &Inner,
+    order: Order,
+    data: Bytes,
+    ask: bool,
+) -> Result<Stored, ChunkError> {
     let len = u32::try_from(data.len()).map_err(|_| ChunkError::BadLength)?;
     if len == 0 || len > inner.session.chunk_size() {
         return Err(ChunkError::BadLength);
@@ -67,7 +73,7 @@ pub(super) async fn put(inner: &Inner, data: Bytes, ask: bool) -> Result<Stored,
     let compression = inner.session.map().compression;
     let alone = inner.upload.taken() <= data.len();
     let (chunk, packed) = inner.hashing.pack(data.clone(), compression, alone).await?;
-    let load = Load { chunk, data: packed, budget, ask, sent: AtomicBool::new(false) };
+    let load = Load { order, chunk, data: packed, budget, ask, sent: AtomicBool::new(false) };
     let stored = place(inner, &load, deadline).await?;
     inner.traffic.stored(len, load.sent.into_inner());
     inner.keep_on_disk(chunk.id, &load.data);
@@ -161,8 +167,9 @@ async fn put_to(
     others_answered: &AtomicBool,
 ) -> Result<u64, ChunkError> {
     let (reply, mut answer) = oneshot::channel();
-    let pipe = link.puts();
+    let pipe = link.puts(load.order);
     pipe.push(PutItem {
+        order: load.order,
         id: load.chunk.id,
         data: load.data.clone(),
         map_epoch,

@@ -7,6 +7,7 @@ use cairn_proto::{ChunkError, ChunkId, bulk, pb, status};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
+    Order,
     pipe::{Cargo, Item},
     put::stamp,
 };
@@ -14,6 +15,7 @@ use crate::rpc::connect::NodeWire;
 
 /// One chunk for one node.
 pub(super) struct PutItem {
+    pub(super) order: Order,
     pub(super) id: ChunkId,
     pub(super) data: Bytes,
     pub(super) map_epoch: u64,
@@ -26,6 +28,10 @@ pub(super) struct PutItem {
 impl Item for PutItem {
     fn bytes(&self) -> usize {
         self.data.len()
+    }
+
+    fn order(&self) -> Order {
+        self.order
     }
 
     fn is_wanted(&self) -> bool {

@@ -36,8 +36,9 @@ pub(super) enum Mood {
 pub(super) struct Disk {
     pub(super) mood: Mood,
     pub(super) chunks: HashMap<ChunkId, Bytes>,
-    /// Sizes of the batches received.
-    pub(super) puts: Vec<usize>,
+    /// The batches received.
+    pub(super) puts: Vec<Vec<ChunkId>>,
+    /// Their sizes.
     pub(super) gets: Vec<usize>,
     /// Numbers of chunks that were asked for together.
     pub(super) asks: Vec<usize>,
@@ -111,7 +112,8 @@ struct Service {
 
 impl Disk {
     fn put(&mut self, batch: &pb::PutBatch) -> pb::PutBatchReply {
-        self.puts.push(batch.chunks.len());
+        let ids = batch.chunks.iter().map(|chunk| ChunkId::try_from(chunk.id.as_ref()).unwrap());
+        self.puts.push(ids.collect());
         let mut failures = Vec::new();
         for (position, chunk) in (0..).zip(&batch.chunks) {
             let id = ChunkId::try_from(chunk.id.as_ref()).unwrap();

@@ -1,13 +1,16 @@
 //! Putting and getting against scripted nodes: dead, silent, slow, full and damaged ones.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkId, ChunkRef, ClusterMap, Codec, Compression, Ino, NodeState};
 use futures_util::future::join_all;
 
 use super::{
-    Chunks, RUN, Stored, Traffic, Turn,
+    Chunks, Order, RUN, Stored, Traffic, Turn,
     cache::Key,
     scripted::{Mood, StorageNode},
 };
@@ -19,6 +22,8 @@ use crate::{
     },
 };
 
+/// Of a put that nothing follows.
+const FIRST: Order = Order(0);
 /// Of a chunk that lies anywhere.
 const TURN: Turn = Turn(0);
 
@@ -61,7 +66,7 @@ impl Store {
     }
 
     async fn put_all(&self, count: u32) -> Vec<ChunkRef> {
-        let puts = (0..count).map(|n| self.chunks.put(data(n)));
+        let puts = (0..count).map(|n| self.chunks.put(FIRST, data(n)));
         join_all(puts).await.into_iter().map(|s| s.unwrap().chunk).collect()
     }
 }
@@ -90,7 +95,7 @@ async fn a_chunk_goes_to_both_nodes_and_comes_back() {
         let disk = node.disk();
         assert_eq!(disk.chunks.len(), 100);
         assert!(disk.puts.len() < 60, "joined into batches: {:?}", disk.puts);
-        assert!(disk.puts.iter().all(|n| *n <= 16));
+        assert!(disk.puts.iter().all(|batch| batch.len() <= 16));
     }
     let cold = store.cold();
     let got = get_all(&cold, &refs).await;
@@ -104,12 +109,12 @@ async fn a_chunk_goes_to_both_nodes_and_comes_back() {
     cold.get(&refs[0], TURN).await.unwrap();
     let now: Vec<usize> = store.nodes.iter().map(|n| n.disk().gets.iter().sum()).collect();
     assert_eq!(now, asked, "from memory");
-    let stored = store.chunks.put(Bytes::from_static(b"x")).await.unwrap();
+    let stored = store.chunks.put(FIRST, Bytes::from_static(b"x")).await.unwrap();
     let expected = ChunkRef::plain(b"x");
     assert_eq!(stored, Stored { chunk: expected, map_epoch: 1, degraded: None, gc_epoch: 1 });
-    assert_eq!(store.chunks.put(Bytes::new()).await, Err(ChunkError::BadLength));
+    assert_eq!(store.chunks.put(FIRST, Bytes::new()).await, Err(ChunkError::BadLength));
     let large = Bytes::from(vec![0; CHUNK_SIZE as usize + 1]);
-    assert_eq!(store.chunks.put(large).await, Err(ChunkError::BadLength));
+    assert_eq!(store.chunks.put(FIRST, large).await, Err(ChunkError::BadLength));
     let admin = Admin::connect(&store.config).await.unwrap();
     let node = admin.node(&store.nodes[0].entry(NodeState::Up)).unwrap();
     let missing = ChunkRef::plain(b"never put").id;
@@ -123,7 +128,7 @@ async fn a_killed_node_costs_writers_and_readers_almost_nothing() {
     store.master.script().after_report = Some(store.map(2, &[0]));
     store.nodes[0].kill();
     let began = Instant::now();
-    let puts = join_all((100..200).map(|n| store.chunks.put(data(n)))).await;
+    let puts = join_all((100..200).map(|n| store.chunks.put(FIRST, data(n)))).await;
     assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
     for stored in puts {
         let stored = stored.unwrap();
@@ -145,10 +150,10 @@ async fn what_is_durable_is_not_sent_again_under_the_next_map() {
     let mut store = Store::start(2).await;
     store.nodes[0].kill();
     store.master.script().after_report = Some(store.map(2, &[0]));
-    let stored = store.chunks.put(data(1)).await.unwrap();
+    let stored = store.chunks.put(FIRST, data(1)).await.unwrap();
     let group = store.map(1, &[]).group(&stored.chunk.id);
     assert_eq!((stored.map_epoch, stored.degraded), (2, Some(group)));
-    assert_eq!(store.nodes[1].disk().puts, [1]);
+    assert_eq!(store.nodes[1].disk().puts, [[stored.chunk.id]]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +174,7 @@ async fn a_stopped_node_is_given_up_soon() {
 
     store.master.script().after_report = Some(store.map(2, &[0]));
     let began = Instant::now();
-    let puts = join_all((100..140).map(|n| store.chunks.put(data(n)))).await;
+    let puts = join_all((100..140).map(|n| store.chunks.put(FIRST, data(n)))).await;
     assert!(puts.iter().all(|p| p.as_ref().is_ok_and(|s| s.degraded.is_some())));
     assert!(began.elapsed() < Duration::from_secs(2), "writers: {:?}", began.elapsed());
 }
@@ -187,7 +192,7 @@ async fn a_late_node_gets_company_and_is_avoided_afterwards() {
     assert!(late <= 1, "asked once, then avoided: {late}");
     // A working node that is only slow keeps its puts: nobody is skipped.
     let began = Instant::now();
-    let stored = store.chunks.put(data(100)).await.unwrap();
+    let stored = store.chunks.put(FIRST, data(100)).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(800));
     assert_eq!(stored.degraded, None);
 }
@@ -219,7 +224,7 @@ async fn compressed_chunks_are_smaller_on_the_nodes_and_the_same_to_readers() {
         store.master.push_map(&ClusterMap { compression, ..store.map(epoch, &[]) });
         store.session.watch_map().wait_for(|m| m.epoch == epoch).await.unwrap();
         let content = data(epoch.try_into().unwrap());
-        let chunk = store.chunks.put(content.clone()).await.unwrap().chunk;
+        let chunk = store.chunks.put(FIRST, content.clone()).await.unwrap().chunk;
         assert_ne!(chunk.codec, Codec::Plain);
         assert!(chunk.stored_len < 1000 && chunk.logical_len == CHUNK_SIZE, "{chunk:?}");
         assert!(store.nodes.iter().all(|n| n.disk().chunks[&chunk.id].len() < 1000));
@@ -241,7 +246,7 @@ async fn compressed_chunks_are_smaller_on_the_nodes_and_the_same_to_readers() {
         let other = if chunk.codec == Codec::Lz4 { Codec::Zstd } else { Codec::Lz4 };
         let wrong = ChunkRef { codec: other, ..chunk };
         assert_eq!(cold.get(&wrong, TURN).await, Err(ChunkError::Damaged));
-        let small = store.chunks.put(Bytes::from_static(b"not worth it")).await.unwrap();
+        let small = store.chunks.put(FIRST, Bytes::from_static(b"not worth it")).await.unwrap();
         assert_eq!(small.chunk, ChunkRef::plain(b"not worth it"));
     }
 }
@@ -266,7 +271,7 @@ async fn with_all_nodes_dead_it_ends_at_the_deadline() {
     store.nodes.iter_mut().for_each(StorageNode::kill);
     let cold = store.cold();
     let began = Instant::now();
-    let (got, put) = tokio::join!(cold.get(&refs[0], TURN), cold.put(data(9)));
+    let (got, put) = tokio::join!(cold.get(&refs[0], TURN), cold.put(FIRST, data(9)));
     assert_eq!(got, Err(ChunkError::Unreachable));
     assert_eq!(put, Err(ChunkError::Unreachable));
     let took = began.elapsed();
@@ -274,7 +279,7 @@ async fn with_all_nodes_dead_it_ends_at_the_deadline() {
     store.master.push_map(&store.map(2, &[0, 1]));
     let mut watch = store.session.watch_map();
     watch.wait_for(|m| m.epoch == 2).await.unwrap();
-    assert_eq!(cold.put(data(10)).await, Err(ChunkError::TooFewNodes));
+    assert_eq!(cold.put(FIRST, data(10)).await, Err(ChunkError::TooFewNodes));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,7 +304,7 @@ async fn a_full_node_is_no_dead_node() {
     let store = Store::start(2).await;
     store.nodes[0].set(Mood::Full);
     let began = Instant::now();
-    assert_eq!(store.chunks.put(data(1)).await, Err(ChunkError::NoSpace));
+    assert_eq!(store.chunks.put(FIRST, data(1)).await, Err(ChunkError::NoSpace));
     assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(store.master.script().reports, 0);
 }
@@ -344,6 +349,41 @@ async fn neighbours_come_from_one_node_and_the_next_ones_from_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_in_a_row_reaches_the_nodes_in_rows() {
+    let store = Store::start(2).await;
+    store.nodes.iter().for_each(|node| node.set(Mood::Slow(Duration::from_millis(5))));
+    let count = 20 * RUN as u32;
+    let in_order = (0..count).map(|n| (n, store.chunks.order(n.into()))).collect::<Vec<_>>();
+    // They get ready in whatever order.
+    let shuffled = (0..count).map(|n| in_order[(n * 7 % count) as usize]);
+    let puts = shuffled.map(|(n, order)| store.chunks.put(order, data(n)));
+    assert!(join_all(puts).await.iter().all(Result::is_ok));
+    let numbers: HashMap<_, _> = (0..count).map(|n| (ChunkId::of(&data(n)), n)).collect();
+    for node in &store.nodes {
+        let batches = node.disk().puts.clone();
+        for batch in &batches {
+            let numbers: Vec<_> = batch.iter().map(|id| numbers[id]).collect();
+            assert!(numbers.is_sorted(), "{numbers:?}");
+            assert_eq!(numbers[0] / RUN as u32, numbers[numbers.len() - 1] / RUN as u32);
+        }
+        assert!(batches.len() < count as usize / 2, "{} batches", batches.len());
+    }
+}
+
+#[test]
+fn the_runs_of_a_file_are_those_of_the_row() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Store::start(1));
+    let order = |index| store.chunks.order(index);
+    let (first, second) = (order(5), order(6));
+    assert!(first < second && first.run() == second.run());
+    let beginning = order(RUN);
+    assert!(second < beginning && second.run() < beginning.run());
+    assert!((RUN + 1..2 * RUN).all(|index| order(index).run() == beginning.run()));
+    assert_eq!(order(2 * RUN).run(), beginning.run() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_ahead_fills_the_cache_within_its_budget() {
     let store =
         Store::with(2, |c| ClientConfig { download_bytes: 40 * CHUNK_SIZE as usize, ..c }).await;
@@ -372,7 +412,8 @@ async fn uploads_stay_within_their_budget() {
         node.set(Mood::Slow(Duration::from_millis(20)));
     }
     store.put_all(24).await;
-    let most = store.nodes.iter().flat_map(|n| n.disk().puts.clone()).max().unwrap();
+    let batches = store.nodes.iter().flat_map(|n| n.disk().puts.clone());
+    let most = batches.map(|batch| batch.len()).max().unwrap();
     assert!(most <= 4, "{most} chunks in one batch");
 }
 
@@ -389,12 +430,12 @@ async fn only_what_a_node_lacks_is_sent_when_it_is_asked_first() {
     assert_eq!(store.chunks.traffic(), sent);
     store.nodes[1].disk().chunks.remove(&refs[7].id);
     let puts = |store: &Store| -> Vec<usize> {
-        store.nodes.iter().map(|node| node.disk().puts.iter().sum()).collect()
+        store.nodes.iter().map(|node| node.disk().puts.iter().map(Vec::len).sum()).collect()
     };
     assert_eq!(puts(&store), [100, 100]);
     store.nodes.iter().for_each(|node| node.disk().asks.clear());
     let again = store.cold();
-    let stored = join_all((0..100).map(|n| again.put(data(n)))).await;
+    let stored = join_all((0..100).map(|n| again.put(FIRST, data(n)))).await;
     for (stored, chunk) in stored.into_iter().zip(&refs) {
         assert_eq!(
             stored.unwrap(),
@@ -421,11 +462,11 @@ async fn a_node_that_does_not_answer_questions_is_treated_as_one_that_takes_no_p
     store.put_all(4).await;
     store.nodes[0].kill();
     store.master.script().after_report = Some(store.map(2, &[0]));
-    let stored = store.cold().put(data(1)).await.unwrap();
+    let stored = store.cold().put(FIRST, data(1)).await.unwrap();
     assert!(stored.degraded.is_some() && stored.map_epoch == 2);
     store.nodes[1].set(Mood::Silent);
     let mut config = store.config.clone();
     config.deadline = Duration::from_secs(2);
     let chunks = Chunks::new(store.session.clone(), &config);
-    assert_eq!(chunks.put(data(2)).await, Err(ChunkError::Unreachable));
+    assert_eq!(chunks.put(FIRST, data(2)).await, Err(ChunkError::Unreachable));
 }

@@ -157,7 +157,7 @@ impl File {
             if state.dirty.is_full(index)
                 && let Some(seq) = state.take_off(index)
             {
-                self.spawn_upload(seq);
+                self.spawn_upload(seq, index);
             }
         }
         if state.settle() {
@@ -181,7 +181,8 @@ impl File {
             if stored.is_some_and(|stored| stored.gc_epoch < floor) {
                 flight.landed = None;
                 flight.tries += 1;
-                self.spawn_upload(seq);
+                let index = flight.index;
+                self.spawn_upload(seq, index);
                 none = false;
             }
         }
@@ -209,7 +210,7 @@ impl File {
             };
             if let Some(flight) = state.flights.get_mut(*seq) {
                 flight.landed = None;
-                self.spawn_upload(*seq);
+                self.spawn_upload(*seq, *index);
             }
         }
     }

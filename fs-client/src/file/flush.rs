@@ -18,7 +18,10 @@ use super::{
     flight::Landed,
     state::State,
 };
-use crate::{chunks::Turn, rpc::Caller};
+use crate::{
+    chunks::{Order, Turn},
+    rpc::Caller,
+};
 
 /// Pause, times the number of tries, before chunks are put again whose stamps were too old again.
 const LAGGING: Duration = Duration::from_millis(20);
@@ -101,7 +104,7 @@ impl File {
         let mut left = 0;
         for index in waiting {
             match state.take_off(index) {
-                Some(seq) => self.spawn_upload(seq),
+                Some(seq) => self.spawn_upload(seq, index),
                 None => left += 1,
             }
         }
@@ -138,13 +141,14 @@ impl File {
         });
     }
 
-    pub(super) fn spawn_upload(self: &Arc<Self>, seq: u64) {
-        let file = Arc::clone(self);
-        self.context.runtime.spawn(async move { file.upload(seq).await });
+    /// Puts flight `seq`, a version of chunk `index`.
+    pub(super) fn spawn_upload(self: &Arc<Self>, seq: u64, index: u64) {
+        let (file, order) = (Arc::clone(self), self.context.chunks().order(index));
+        self.context.runtime.spawn(async move { file.upload(seq, order).await });
     }
 
-    async fn upload(self: Arc<Self>, seq: u64) {
-        let outcome = self.upload_flight(seq).await;
+    async fn upload(self: Arc<Self>, seq: u64, order: Order) {
+        let outcome = self.upload_flight(seq, order).await;
         let mut state = self.lock();
         match outcome {
             Ok(landed) => {
@@ -160,7 +164,7 @@ impl File {
         }
     }
 
-    async fn upload_flight(&self, seq: u64) -> Result<Option<Landed>, FsError> {
+    async fn upload_flight(&self, seq: u64, order: Order) -> Result<Option<Landed>, FsError> {
         let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
         let (index, ours, caller, tries) = {
             let mut state = self.lock();
@@ -168,7 +172,7 @@ impl File {
             let Some(flight) = state.flights.get_mut(seq) else { return Ok(None) };
             (flight.index, flight.ours.clone(), caller, flight.tries)
         };
-        self.store(caller, index, &ours, tries).await.map(Some)
+        self.store(caller, order, index, &ours, tries).await.map(Some)
     }
 
     /// Makes the new version of chunk `index` from `ours` and what is there, and puts it to the nodes
@@ -176,6 +180,7 @@ impl File {
     pub(super) async fn store(
         &self,
         caller: Caller,
+        order: Order,
         index: u64,
         ours: &Extents<Bytes>,
         tries: u32,
@@ -185,11 +190,11 @@ impl File {
         drop(base);
         let stored = match (is_zero(&content), tries) {
             (true, _) => None,
-            (false, 0) => Some(self.context.chunks().put(content).await?),
+            (false, 0) => Some(self.context.chunks().put(order, content).await?),
             (false, _) => {
                 // A node that has not heard of the newest epoch yet hears of it within moments.
                 sleep(LAGGING * (tries - 1).min(LAGGING_MAX)).await;
-                Some(self.context.chunks().put_again(content).await?)
+                Some(self.context.chunks().put_again(order, content).await?)
             }
         };
         Ok(Landed { expected, stored })

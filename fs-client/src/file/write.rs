@@ -101,7 +101,7 @@ impl File {
         let full = self.enter(state, origin, offset, data, permit);
         for index in full {
             if let Some(seq) = state.take_off(index) {
-                self.spawn_upload(seq);
+                self.spawn_upload(seq, index);
             }
         }
         if state.dirty.cost() > self.context.budget_total() / 4 * 3

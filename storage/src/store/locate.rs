@@ -11,8 +11,7 @@ use super::{Store, Volume};
 use crate::segment::Location;
 
 impl Store {
-    /// The places of chunks, in the order of `ids`; the kernel is told that they are about to be read. `None` when
-    /// others cannot read our files.
+    /// The places of chunks, in the order of `ids`. `None` when others cannot read our files.
     pub async fn locate(
         self: &Arc<Self>,
         ids: &[ChunkId],
@@ -51,13 +50,6 @@ impl Store {
     }
 
     fn locate_all(&self, ids: &[ChunkId]) -> Vec<Result<(usize, Location), ChunkError>> {
-        let found: Vec<_> = ids.iter().map(|id| self.first(id, Volume::locate)).collect();
-        if ids.len() > 1 {
-            for (v, volume) in self.volumes.iter().enumerate() {
-                let here = found.iter().flatten().filter(|(volume, _)| *volume == v);
-                volume.segments().expect(here.map(|(_, at)| *at).collect());
-            }
-        }
-        found
+        ids.iter().map(|id| self.first(id, Volume::locate)).collect()
     }
 }
