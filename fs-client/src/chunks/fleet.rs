@@ -1,7 +1,7 @@
 //! [`Fleet`]: the storage nodes as this client sees them: connections, load, who was late.
 //!
 //! A node has two bulk connections, each with one Put and one Get stream; requests go to the one with
-//! less on it. A node that failed or was late is remembered for [`AVOID`] and read last meanwhile; this
+//! less on it, or by turns where neighbours shall stay together. A node that failed or was late is remembered for [`AVOID`] and read last meanwhile; this
 //! is an opinion about reads only, where chunks are *put* is decided by the master's map alone.
 
 use std::{
@@ -32,10 +32,14 @@ use crate::rpc::connect::{self, Lazy};
 
 /// Bulk connections per node.
 const CONNECTIONS: usize = 2;
-/// So much more on one of them than on another, and requests no longer take turns by runs.
-const SLACK: usize = 4 << 20;
-/// With less on them puts take turns one by one: neighbours on the disk matter where there is much to come.
+/// So much more on one of them than on another, and requests no longer go by turns.
+const SLACK: usize = 2 << 20;
+/// With less on them puts go where there is less: neighbours on the disk matter where there is much to come.
 const FEW: usize = 1 << 20;
+/// Spreads runs over connections in another way than over nodes: 2^64 divided by the golden ratio.
+const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
+/// A connection that owes answers for so long is not waited for.
+const SILENT: Duration = Duration::from_millis(100);
 /// Setting up a connection to a node that takes longer counts as failed.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a node that failed or was late is read last.
@@ -104,15 +108,14 @@ impl NodeLink {
     /// The Put stream for what has this place. When much is on its way those of a run go one way, so that they lie
     /// together on the disk.
     pub(super) fn puts(&self, order: Order) -> Arc<Pipe<Puts>> {
-        let lanes = self.lanes.iter().map(|lane| &lane.puts);
-        choose(lanes, order.run(), FEW)
+        choose(self.lanes.iter().map(|lane| &lane.puts), Some(order.run()), FEW)
     }
 
-    /// The Get stream for what has its turn then: those of a run go one way, so that they are read together.
+    /// The Get stream for what has its turn then. Of what is fetched ahead those of a run go one way, so that they are
+    /// read together.
     pub(super) fn gets(&self, turn: Turn) -> Arc<Pipe<Gets>> {
-        let lanes = self.lanes.iter().map(|lane| &lane.gets);
-        // The lowest bit has chosen the node, where there are two.
-        choose(lanes, turn.0 / 2, 0)
+        let run = turn.ahead.then(|| turn.run.wrapping_mul(SCATTER) >> 32);
+        choose(self.lanes.iter().map(|lane| &lane.gets), run, 0)
     }
 
     /// How long reads of the node's files, on this machine, have brought nothing.
@@ -178,19 +181,26 @@ impl Drop for NodeLink {
     }
 }
 
-/// The one whose turn it is, unless another has much less to do, or any less while that one has less than `few` bytes.
+/// The one whose turn it is, or the one with the least on it; see [`position`].
 fn choose<'a, C: Cargo>(
-    pipes: impl ExactSizeIterator<Item = &'a Arc<Pipe<C>>> + Clone,
-    turn: u64,
+    pipes: impl Iterator<Item = &'a Arc<Pipe<C>>> + Clone,
+    turn: Option<u64>,
     few: usize,
 ) -> Arc<Pipe<C>> {
-    let position = turn % pipes.len() as u64;
-    let turn = pipes.clone().nth(position as usize);
-    let least = pipes.min_by_key(|pipe| pipe.load());
-    let (turn, least) = turn.zip(least).expect("a node has at least one connection");
-    let load = turn.load();
-    let much = if load < few { 0 } else { SLACK };
-    if load <= least.load() + much { turn.clone() } else { least.clone() }
+    let loads: Vec<_> = pipes.clone().map(|p| (p.load(), p.silence() < SILENT)).collect();
+    let chosen = pipes.clone().nth(position(&loads, turn, few));
+    chosen.expect("a node has at least one connection").clone()
+}
+
+/// Of connections with so many bytes on them, which do answer: the one whose turn it is, unless another has much less
+/// to do, or any less while that one has less than `few` bytes.
+fn position(loads: &[(usize, bool)], turn: Option<u64>, few: usize) -> usize {
+    let least = (0..loads.len()).min_by_key(|n| loads[*n].0).unwrap_or(0);
+    let Some(turn) = turn else { return least };
+    let turn = (turn % loads.len().max(1) as u64) as usize;
+    let (load, answers) = loads[turn];
+    let much = if load < few || !answers { 0 } else { SLACK };
+    if load <= loads[least].0 + much { turn } else { least }
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -247,5 +257,28 @@ impl Fleet {
         };
         drop(known);
         link
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_stay_together_unless_that_keeps_them_waiting() {
+        let turns = |loads: &[(usize, bool)], few| {
+            [Some(4), Some(5), None].map(|turn| position(loads, turn, few))
+        };
+        assert_eq!(turns(&[(0, true), (0, true)], 0), [0, 1, 0]);
+        assert_eq!(turns(&[(FEW, true), (0, true)], 0), [0, 1, 1], "it takes turns");
+        assert_eq!(turns(&[(FEW - 1, true), (0, true)], FEW), [1, 1, 1], "there is little to do");
+        assert_eq!(turns(&[(FEW, true), (0, true)], FEW), [0, 1, 1]);
+        assert_eq!(
+            turns(&[(FEW + SLACK + 1, true), (FEW, true)], FEW),
+            [1, 1, 1],
+            "much more on it"
+        );
+        assert_eq!(turns(&[(FEW + 1, false), (FEW, true)], FEW), [1, 1, 1], "it does not answer");
+        assert_eq!(turns(&[(7, true)], FEW), [0, 0, 0]);
     }
 }

@@ -234,7 +234,7 @@ fn order(inner: &Inner, map: &ClusterMap, chunk: &ChunkRef, turn: Turn) -> Vec<A
     if well > 1 {
         // Equal load: they take turns, so that their disks and caches are used evenly.
         links[..well].sort_unstable_by_key(|link| link.id);
-        links[..well].rotate_left((turn.0 % well as u64) as usize);
+        links[..well].rotate_left((turn.run % well as u64) as usize);
         links[..well].sort_by_key(|link| link.reading() / LOAD_STEP);
     }
     links

@@ -7,11 +7,11 @@
 //! A node whose files we cannot read, or that are not what it says (in another container, say), is asked for no
 //! places for a minute; one whose disk hangs is not while reads of it hang. Files are kept open for a few seconds after
 //! their last use and no longer: the room of a file that the node has removed is free only then. At most
-//! [`OPEN_MAX`] are open, twice each. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
+//! [`OPEN_MAX`] are open, each at most twice. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
 
 use std::{
     collections::HashMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -35,13 +35,13 @@ use tracing::info;
 use super::{
     jobs::Jobs,
     reads::Reads,
-    stretches::{Buffers, Doors, Stretches},
+    stretches::{self, Buffers, Doors, Stretches},
 };
 
 /// Files that are open at once.
 const OPEN_MAX: usize = 64;
-/// Threads for what is read in stretches. Measured: with fewer the disk has pauses.
-const STRETCHES: usize = 4;
+/// Threads for what is read in stretches. Measured: more only get into each other's way.
+const STRETCHES: usize = 2;
 /// Threads for lone chunks, each of which waits for the disk.
 const LONE: usize = 8;
 /// Nothing is read with so much to read for so long: the disk hangs.
@@ -83,7 +83,7 @@ pub(super) struct LocalReads {
 struct UnderWay {
     jobs: usize,
     bytes: usize,
-    /// When the last one ended, or the first began.
+    /// When the disk last answered, or the first began.
     heard: Instant,
 }
 
@@ -178,6 +178,7 @@ impl LocalReads {
             }
         }
         data.truncate(len);
+        self.heard();
         Ok(data.into())
     }
 
@@ -192,26 +193,20 @@ impl LocalReads {
 
     /// Reads what lies close together of `places` in one go. Waits for the disk. Must be called within a runtime.
     pub(super) fn read_together(self: &Arc<Self>, places: Vec<&pb::Place>) -> Stretches<'_> {
-        Stretches::read(&self.buffers, places, |path| self.open(path))
+        let read = Stretches::read(&self.buffers, places, self);
+        self.heard();
+        read
     }
 
     fn open(self: &Arc<Self>, path: &str) -> io::Result<Arc<Doors>> {
         if let Some(doors) = self.lock().get_mut(path).map(Open::again) {
             return Ok(doors);
         }
-        // Neither a link nor a device nor something to wait for is a node's file.
-        if !Path::new(path).is_absolute() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let open = |further: OFlags| {
-            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | further;
-            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
-        };
-        let usual = open(OFlags::empty())?;
+        let usual = open(path, OFlags::empty())?;
         if !usual.metadata()?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let doors = Arc::new(Doors { usual, direct: open(OFlags::DIRECT).ok() });
+        let doors = Arc::new(Doors::new(usual));
         let mut files = self.lock();
         // Otherwise there is somebody who closes them.
         let first = files.is_empty();
@@ -257,6 +252,11 @@ impl LocalReads {
         under_way.heard = Instant::now();
     }
 
+    /// The disk has answered.
+    fn heard(&self) {
+        self.under_way().heard = Instant::now();
+    }
+
     fn under_way(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -265,6 +265,25 @@ impl LocalReads {
         // Nothing panics while it holds the lock.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl stretches::Open for Arc<LocalReads> {
+    fn usual(&self, path: &str) -> io::Result<Arc<Doors>> {
+        self.open(path)
+    }
+
+    fn with(&self, path: &str, flags: OFlags) -> io::Result<File> {
+        open(path, flags)
+    }
+}
+
+/// Neither a link nor something to wait for is a node's file.
+fn open(path: &str, flags: OFlags) -> io::Result<File> {
+    if !Path::new(path).is_absolute() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | flags;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// A read that waits or runs; dropped with it, however it ends.

@@ -80,18 +80,22 @@ pub struct Stored {
     pub gc_epoch: u64,
 }
 
-/// Neighbours in a file that are fetched from one node, where there is a choice: its disk reads them in one
-/// go, and what they share of a batch. The next ones come from the next node.
+/// Neighbours in a file that are put to a node in one batch, and fetched from one node, where there is a choice: its disk
+/// reads them in one go, and what they share of a batch. The next ones come from the next node.
 const RUN: u64 = 16;
 
 /// Which of the nodes that are equally good is asked for a chunk.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn(u64);
+pub struct Turn {
+    run: u64,
+    /// Nobody waits for it yet.
+    ahead: bool,
+}
 
 impl Turn {
     /// For chunk `index` of the file `ino`.
     pub fn of(ino: Ino, index: u64) -> Self {
-        Self(ino.get().wrapping_add(index / RUN))
+        Self { run: ino.get().wrapping_add(index / RUN), ahead: false }
     }
 }
 
@@ -104,6 +108,12 @@ impl Order {
     /// What lies between two multiples of [`RUN`] chunks of one file, where they were written in order.
     fn run(self) -> u64 {
         self.0 / RUN
+    }
+
+    /// The place with this number.
+    #[cfg(test)]
+    const fn numbered(number: u64) -> Self {
+        Self(number)
     }
 }
 
@@ -265,7 +275,7 @@ impl Chunks {
             }
             let Some(budget) = self.inner.ahead.try_take(self.inner.room(&chunk)) else { return };
             let Some(landing) = self.inner.flights.ahead(Key::from(&chunk)) else { continue };
-            let inner = self.inner.clone();
+            let (inner, turn) = (self.inner.clone(), Turn { ahead: true, ..turn });
             tokio::spawn(async move {
                 fetch(inner, chunk, turn, landing).await;
                 drop(budget);

