@@ -33,7 +33,7 @@ use crate::rpc::connect::{self, Lazy};
 /// Bulk connections per node.
 const CONNECTIONS: usize = 2;
 /// So much more on one of them than on another, and requests no longer go by turns.
-const SLACK: usize = 2 << 20;
+const SLACK: usize = 4 << 20;
 /// With less on them puts go where there is less: neighbours on the disk matter where there is much to come.
 const FEW: usize = 1 << 20;
 /// Spreads runs over connections in another way than over nodes: 2^64 divided by the golden ratio.

@@ -23,6 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cairn_daemon::large_page::LargePages;
 use cairn_proto::pb;
 use rustix::{
     buffer::spare_capacity,
@@ -35,7 +36,7 @@ use tracing::info;
 use super::{
     jobs::Jobs,
     reads::Reads,
-    stretches::{self, Buffers, Doors, Stretches},
+    stretches::{self, Doors, Stretches},
 };
 
 /// Files that are open at once.
@@ -70,7 +71,7 @@ pub(super) struct LocalReads {
     node: String,
     reads: Arc<Reads>,
     files: Mutex<HashMap<String, Open>>,
-    buffers: Buffers,
+    pages: LargePages,
     stretches: Arc<Jobs>,
     lone: Arc<Jobs>,
     under_way: Mutex<UnderWay>,
@@ -94,7 +95,7 @@ impl LocalReads {
             node,
             reads,
             files: Mutex::default(),
-            buffers: Buffers::default(),
+            pages: LargePages::default(),
             stretches: Jobs::new(STRETCHES, 1),
             lone: Jobs::new(LONE, 1),
             under_way: Mutex::new(UnderWay { jobs: 0, bytes: 0, heard: Instant::now() }),
@@ -193,7 +194,7 @@ impl LocalReads {
 
     /// Reads what lies close together of `places` in one go. Waits for the disk. Must be called within a runtime.
     pub(super) fn read_together(self: &Arc<Self>, places: Vec<&pb::Place>) -> Stretches<'_> {
-        let read = Stretches::read(&self.buffers, places, self);
+        let read = Stretches::read(&self.pages, places, self);
         self.heard();
         read
     }
@@ -231,7 +232,7 @@ impl LocalReads {
             files.retain(|_, open| std::mem::take(&mut open.used));
             if files.is_empty() {
                 drop(files);
-                return self.buffers.clear();
+                return self.pages.clear();
             }
         }
     }

@@ -2,10 +2,10 @@
 //!
 //! Pages of a node's file would be made, filled, copied from and thrown away, for bytes that the kernel keeps
 //! once more as pages of the mounted file. So long stretches are read with `O_DIRECT` into a buffer that is used
-//! again and again ([`Buffers`]), and each chunk is copied out of it. Where a file system knows no `O_DIRECT` the
+//! again and again ([`LargePage`]), and each chunk is copied out of it. Where a file system knows no `O_DIRECT` the
 //! kernel is told what will be read, and nothing is read here: the caller reads each chunk for itself.
 //!
-//! What is found may be anything, as in [`super::local_reads`]. Lock order: `free`, last and never during a read.
+//! What is found may be anything, as in [`super::local_reads`].
 
 use std::{
     fs::{File, Metadata},
@@ -14,24 +14,20 @@ use std::{
     ops::Range,
     os::unix::fs::MetadataExt as _,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use bytes::Bytes;
+use cairn_daemon::large_page::{ALIGN, LARGE, LargePage, LargePages};
 use cairn_proto::pb;
-use memmap2::MmapMut;
 use rustix::{
     fs::{Advice, OFlags, fadvise},
     io::{Errno, pread},
 };
 
-/// Offsets, lengths and addresses are multiples of it: no disk has larger blocks (`O_DIRECT` in open(2)).
-const ALIGN: u64 = 4096;
-/// Bytes read in one go, over all stretches of one call: a large page. Measured: a disk reads 1 MiB into one of those two
-/// to three times as fast as into 256 small pages, which lie anywhere and are named to it one by one.
-const ROOM: usize = 2 << 20;
+const BLOCK: u64 = ALIGN as u64;
 /// Shorter stretches are left to the kernel, whose cache may have them.
 const WORTH: u64 = 128 * 1024;
 /// What is read for nothing between two chunks at most.
@@ -73,79 +69,30 @@ pub(super) trait Open {
     fn with(&self, path: &str, flags: OFlags) -> io::Result<File>;
 }
 
-/// Memory for what is read, in one large page where the system has one.
-struct Buffer {
-    /// Twice the room, so that an aligned page is in it; what is not used takes no memory.
-    map: MmapMut,
-    start: usize,
-}
-
-impl Buffer {
-    fn new() -> io::Result<Self> {
-        let map = MmapMut::map_anon(2 * ROOM)?;
-        // Otherwise it is slower.
-        let _ = map.advise(memmap2::Advice::HugePage);
-        let start = map.as_ptr().align_offset(ROOM);
-        Ok(Self { map, start })
-    }
-
-    fn room(&mut self) -> &mut [u8] {
-        &mut self.map[self.start..self.start + ROOM]
-    }
-
-    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
-        self.map[self.start..self.start + ROOM].get(range)
-    }
-}
-
-/// Buffers for [`Stretches`], for as many as there were at once.
-#[derive(Default)]
-pub(super) struct Buffers {
-    free: Mutex<Vec<Buffer>>,
-}
-
-impl Buffers {
-    /// Gives the memory back.
-    pub(super) fn clear(&self) {
-        let free = std::mem::take(&mut *self.lock());
-        drop(free);
-    }
-
-    fn take(&self) -> io::Result<Buffer> {
-        let used = self.lock().pop();
-        used.map_or_else(Buffer::new, Ok)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Buffer>> {
-        // Nothing panics while it holds the lock.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What one read brought.
 struct Stretch {
     file: String,
     /// Bytes of the file.
     bytes: Range<u64>,
-    /// Where they are in the buffer.
+    /// Where they are in the page.
     at: usize,
 }
 
 /// See the head of this file.
 pub(super) struct Stretches<'a> {
-    buffers: &'a Buffers,
-    buffer: Option<Buffer>,
+    pages: &'a LargePages,
+    page: Option<LargePage>,
     read: Vec<Stretch>,
 }
 
 impl<'a> Stretches<'a> {
     /// Reads what of `places` lies close together. What cannot be read so is left out. Waits for the disk.
     pub(super) fn read(
-        buffers: &'a Buffers,
+        pages: &'a LargePages,
         mut places: Vec<&pb::Place>,
         open: &impl Open,
     ) -> Self {
-        let mut this = Self { buffers, buffer: None, read: Vec::new() };
+        let mut this = Self { pages, page: None, read: Vec::new() };
         // No file is that long; sums of what is shorter do not overflow.
         places.retain(|place| end(place) <= i64::MAX as u64);
         places.sort_unstable_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
@@ -153,7 +100,7 @@ impl<'a> Stretches<'a> {
         let mut stretches = Vec::new();
         for row in places.chunk_by(close) {
             let ([first, ..], [.., last]) = (row, row) else { continue };
-            let bytes = first.offset / ALIGN * ALIGN..end(last).next_multiple_of(ALIGN);
+            let bytes = first.offset / BLOCK * BLOCK..end(last).next_multiple_of(BLOCK);
             let Ok(doors) = open.usual(&first.file) else { continue };
             if bytes.end - bytes.start >= WORTH
                 && doors.direct(|flags| open.with(&first.file, flags)).is_some()
@@ -187,12 +134,12 @@ impl<'a> Stretches<'a> {
         used: usize,
     ) -> io::Result<usize> {
         let file = doors.direct.get().and_then(Option::as_ref).ok_or(io::ErrorKind::Unsupported)?;
-        let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX).min(ROOM - used);
-        let buffer = match &mut self.buffer {
-            Some(buffer) => buffer,
-            none => none.insert(self.buffers.take()?),
+        let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX).min(LARGE - used);
+        let page = match &mut self.page {
+            Some(page) => page,
+            none => none.insert(self.pages.take()?),
         };
-        let room = &mut buffer.room()[used..used + len];
+        let room = &mut page[used..used + len];
         let got = loop {
             match pread(file, &mut *room, bytes.start) {
                 Err(Errno::INTR) => {}
@@ -211,14 +158,8 @@ impl<'a> Stretches<'a> {
         };
         let stretch = self.read.iter().find(holds)?;
         let at = stretch.at + usize::try_from(place.offset - stretch.bytes.start).ok()?;
-        let found = self.buffer.as_ref()?.get(at..at + place.length as usize);
+        let found = self.page.as_ref()?.get(at..at + place.length as usize);
         found.map(Bytes::copy_from_slice)
-    }
-}
-
-impl Drop for Stretches<'_> {
-    fn drop(&mut self) {
-        self.buffers.lock().extend(self.buffer.take());
     }
 }
 
@@ -283,11 +224,11 @@ mod tests {
     fn neighbours_are_read_together_and_are_what_the_file_has() {
         let dir = scratch();
         let (all, places) = records(dir.path(), 40);
-        let buffers = Buffers::default();
+        let pages = LargePages::default();
         for picked in [0..16, 3..7, 30..40] {
             // In whatever order they are asked for.
             let wanted = places[picked.clone()].iter().rev().collect();
-            let stretches = Stretches::read(&buffers, wanted, &Direct(true));
+            let stretches = Stretches::read(&pages, wanted, &Direct(true));
             assert_eq!(stretches.read.len(), 1, "{picked:?}");
             for place in &places[picked] {
                 assert_eq!(stretches.get(place).unwrap(), part(&all, place));
@@ -296,19 +237,17 @@ mod tests {
             let elsewhere = pb::Place { file: "/elsewhere".into(), ..places[3].clone() };
             assert_eq!(stretches.get(&elsewhere), None);
         }
-        assert_eq!(buffers.lock().len(), 1, "it is used again");
-        buffers.clear();
-        assert!(buffers.lock().is_empty());
+        assert_eq!(pages.free(), 1, "it is used again");
     }
 
     #[test]
     fn what_lies_far_apart_is_read_apart_and_what_is_alone_not_here() {
         let dir = scratch();
         let (all, places) = records(dir.path(), 40);
-        let buffers = Buffers::default();
+        let pages = LargePages::default();
         let picked = [0, 1, 2, 10, 11, 30];
         let wanted = picked.iter().map(|n| &places[*n]).collect();
-        let stretches = Stretches::read(&buffers, wanted, &Direct(true));
+        let stretches = Stretches::read(&pages, wanted, &Direct(true));
         assert_eq!(stretches.read.len(), 2);
         for n in picked {
             let found = stretches.get(&places[n]);
@@ -320,17 +259,17 @@ mod tests {
     fn there_is_a_bound_to_what_is_read_and_places_that_cannot_be_are_left_out() {
         let dir = scratch();
         let (all, mut places) = records(dir.path(), 40);
-        let buffers = Buffers::default();
+        let pages = LargePages::default();
         let file = Path::new(&places[0].file).to_owned();
         let end = all.len() as u64;
         // Behind the end, beyond any end, and a file that is not there.
         places.extend([place(&file, end, 65_536), place(&file, u64::MAX - 5, u32::MAX)]);
         places.extend([0, 1].map(|n| place(&dir.path().join("none"), n * 65_536, 65_536)));
         let wanted = places.iter().collect();
-        let stretches = Stretches::read(&buffers, wanted, &Direct(true));
+        let stretches = Stretches::read(&pages, wanted, &Direct(true));
         let found = places.iter().filter_map(|place| Some((place, stretches.get(place)?)));
         let found: Vec<_> = found.collect();
-        assert!((16..=ROOM / 65_536).contains(&found.len()), "{}", found.len());
+        assert!((16..=LARGE / 65_536).contains(&found.len()), "{}", found.len());
         found.iter().for_each(|(place, data)| assert_eq!(data, part(&all, place)));
     }
 
@@ -338,10 +277,10 @@ mod tests {
     fn without_direct_reads_the_caller_reads() {
         let dir = tempfile::tempdir().unwrap();
         let (_, places) = records(dir.path(), 16);
-        let buffers = Buffers::default();
+        let pages = LargePages::default();
         let wanted = places.iter().collect();
-        let stretches = Stretches::read(&buffers, wanted, &Direct(false));
+        let stretches = Stretches::read(&pages, wanted, &Direct(false));
         assert!(places.iter().all(|place| stretches.get(place).is_none()));
-        assert!(buffers.lock().is_empty());
+        assert_eq!(pages.free(), 0);
     }
 }

@@ -7,12 +7,13 @@
 //! - [`io_error`]: the system's errors for people.
 //! - [`log`], [`notify`]: what a daemon tells its service manager.
 //! - [`metrics`]: what it counts and measures. [`usage`]: what this process takes of its machine.
-//!   [`memory`]: how it keeps that small.
+//!   [`memory`]: how it keeps that small. [`large_page`]: memory for what goes past the page cache.
 
 pub mod config_file;
 pub mod configuration_page;
 pub mod documents;
 pub mod io_error;
+pub mod large_page;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -7,6 +7,7 @@
 //!
 //! Not in here: formats, retries, policy.
 
+mod direct;
 pub mod fault;
 mod real;
 

@@ -1,4 +1,5 @@
-//! [`RealDisk`]: files of one directory through system calls.
+//! [`RealDisk`]: files of one directory through system calls. What is written in large pieces goes past the page cache
+//! ([`super::direct`]).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,23 +10,28 @@ use std::{
     sync::Arc,
 };
 
+use cairn_daemon::large_page::LargePages;
 use rustix::{
     fs::{Advice, FallocateFlags, fadvise},
     io::{ReadWriteFlags, preadv2},
 };
 
-use super::{Disk, DiskFile, Space};
+use super::{Disk, DiskFile, Space, direct::Direct};
 
 /// The files of one directory.
-#[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
+    pages: LargePages,
 }
 
 impl RealDisk {
     /// The files in `dir`, which exists.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), pages: LargePages::default() }
+    }
+
+    fn file(&self, file: File) -> Arc<dyn DiskFile> {
+        Arc::new(RealFile { file, direct: Direct::new(self.pages.clone()) })
     }
 }
 
@@ -49,7 +55,7 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(self.file(file))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -60,7 +66,7 @@ impl Disk for RealDisk {
             .truncate(true)
             .mode(0o600)
             .open(self.dir.join(name))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(self.file(file))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -86,38 +92,44 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    direct: Direct,
+}
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
+        self.file.read_at(buf, offset)
     }
 
     fn read_now(&self, buf: &mut [u8], offset: u64) -> bool {
         let (len, now) = (buf.len(), ReadWriteFlags::NOWAIT);
-        preadv2(&self.0, &mut [IoSliceMut::new(buf)], offset, now) == Ok(len)
+        preadv2(&self.file, &mut [IoSliceMut::new(buf)], offset, now) == Ok(len)
     }
 
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.0, bufs, offset)?)
+        match self.direct.write_at(&self.file, bufs, offset)? {
+            Some(written) => Ok(written),
+            None => Ok(rustix::io::pwritev(&self.file, bufs, offset)?),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn expect_read(&self, offset: u64, len: u64) {
         // Its result does not matter: this is a hint, errors are found by the read that follows.
-        let _ = fadvise(&self.0, offset, NonZeroU64::new(len), Advice::WillNeed);
+        let _ = fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed);
     }
 
     fn forget(&self, offset: u64, len: u64) {
         // Its result does not matter: this is a hint.
-        let _ = fadvise(&self.0, offset, NonZeroU64::new(len), Advice::DontNeed);
+        let _ = fadvise(&self.file, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     fn start_writeback(&self, offset: u64, len: u64) {
@@ -128,7 +140,7 @@ impl DiskFile for RealFile {
             // Its result does not matter: this is a hint, errors are found by the sync that follows.
             let _ = unsafe {
                 libc::sync_file_range(
-                    self.0.as_raw_fd(),
+                    self.file.as_raw_fd(),
                     offset.cast_signed(),
                     len.cast_signed(),
                     libc::SYNC_FILE_RANGE_WRITE,
@@ -138,12 +150,12 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             // Some file systems cannot: writes then allocate as they go, ENOSPC included.
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 if self.len()? < len {
-                    self.0.set_len(len)?;
+                    self.file.set_len(len)?;
                 }
                 Ok(())
             }
@@ -153,7 +165,7 @@ impl DiskFile for RealFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.0, flags, offset, len) {
+        match rustix::fs::fallocate(&self.file, flags, offset, len) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
             Err(e) => Err(e.into()),
@@ -161,10 +173,12 @@ impl DiskFile for RealFile {
     }
 
     fn taken(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.blocks().saturating_mul(512))
+        Ok(self.file.metadata()?.blocks().saturating_mul(512))
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        // As a segment is when it is complete.
+        self.direct.close();
+        self.file.set_len(len)
     }
 }

@@ -25,7 +25,8 @@ use crate::{
 
 /// The kernel is asked to write back after this many bytes, so that the sync finds little to do.
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes of the segment that the kernel keeps in memory behind what was synced last. Left alone it keeps
+/// Bytes of the segment that the kernel keeps in memory behind what was synced last, as far as they were written
+/// through it: what is long is not (`disk/direct.rs`). Left alone it keeps
 /// everything that is written until memory is full: other things go for it, and memory has to be found that
 /// was not in use, which in a virtual machine costs several times as much as the write itself
 /// (`docs/benchmarks.md`). So the same memory is written to again.
