@@ -98,48 +98,53 @@ impl<'a> Stretches<'a> {
         places.sort_unstable_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         let close = |a: &&pb::Place, b: &&pb::Place| a.file == b.file && b.offset <= end(a) + GAP;
         let mut stretches = Vec::new();
+        let mut used = 0;
         for row in places.chunk_by(close) {
-            let ([first, ..], [.., last]) = (row, row) else { continue };
-            let bytes = first.offset / BLOCK * BLOCK..end(last).next_multiple_of(BLOCK);
+            let Some((first, last)) = row.first().zip(row.last()) else { continue };
             let Ok(doors) = open.usual(&first.file) else { continue };
-            if bytes.end - bytes.start >= WORTH
-                && doors.direct(|flags| open.with(&first.file, flags)).is_some()
-            {
-                stretches.push((doors, first.file.as_str(), bytes));
-            } else if places.len() > 1 {
+            let mut bytes = blocks_of(first, last);
+            // What there is room for, in whole chunks.
+            let fits = |last: &&&pb::Place| {
+                let bytes = blocks_of(first, last);
+                bytes.end - bytes.start <= (LARGE - used) as u64
+            };
+            let direct = row.iter().rev().find(fits).map(|last| blocks_of(first, last));
+            let direct = direct.filter(|direct| {
+                row.len() > 1
+                    && direct.end - direct.start >= WORTH
+                    && doors.direct(|flags| open.with(&first.file, flags)).is_some()
+            });
+            if let Some(direct) = direct {
+                let len = usize::try_from(direct.end - direct.start).unwrap_or(LARGE);
+                bytes.start = direct.end;
+                stretches.push((doors.clone(), first.file.as_str(), direct, used));
+                used += len;
+            }
+            if places.len() > 1 && bytes.start < bytes.end {
                 // The disk begins with these while we wait for the others.
                 expect(&doors.usual, &bytes);
             }
         }
-        let mut used = 0;
-        for (doors, name, bytes) in stretches {
-            match this.fill(&doors, name, &bytes, used) {
-                Ok(room) => used += room,
-                Err(error) => {
-                    // Larger blocks, say.
-                    doors.refused.fetch_or(error.kind() == io::ErrorKind::InvalidInput, Relaxed);
-                    expect(&doors.usual, &bytes);
-                }
+        for (doors, name, bytes, at) in stretches {
+            if let Err(error) = this.fill(&doors, name, &bytes, at) {
+                // Larger blocks, say.
+                doors.refused.fetch_or(error.kind() == io::ErrorKind::InvalidInput, Relaxed);
+                expect(&doors.usual, &bytes);
             }
         }
         this
     }
 
-    /// Reads as much of `bytes` as there is room for behind `used`. Returns the room that it took.
-    fn fill(
-        &mut self,
-        doors: &Doors,
-        name: &str,
-        bytes: &Range<u64>,
-        used: usize,
-    ) -> io::Result<usize> {
+    /// Reads `bytes` to `at` in the page.
+    fn fill(&mut self, doors: &Doors, name: &str, bytes: &Range<u64>, at: usize) -> io::Result<()> {
         let file = doors.direct.get().and_then(Option::as_ref).ok_or(io::ErrorKind::Unsupported)?;
-        let len = usize::try_from(bytes.end - bytes.start).unwrap_or(usize::MAX).min(LARGE - used);
+        let len =
+            usize::try_from(bytes.end - bytes.start).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let page = match &mut self.page {
             Some(page) => page,
             none => none.insert(self.pages.take()?),
         };
-        let room = &mut page[used..used + len];
+        let room = page.get_mut(at..at + len).ok_or(io::ErrorKind::OutOfMemory)?;
         let got = loop {
             match pread(file, &mut *room, bytes.start) {
                 Err(Errno::INTR) => {}
@@ -147,8 +152,8 @@ impl<'a> Stretches<'a> {
             }
         };
         let bytes = bytes.start..bytes.start + got as u64;
-        self.read.push(Stretch { file: name.to_owned(), bytes, at: used });
-        Ok(len)
+        self.read.push(Stretch { file: name.to_owned(), bytes, at });
+        Ok(())
     }
 
     /// A copy of what lies at `place`, if it was read.
@@ -161,6 +166,11 @@ impl<'a> Stretches<'a> {
         let found = self.page.as_ref()?.get(at..at + place.length as usize);
         found.map(Bytes::copy_from_slice)
     }
+}
+
+/// The whole blocks that hold both and what is between.
+fn blocks_of(first: &pb::Place, last: &pb::Place) -> Range<u64> {
+    first.offset / BLOCK * BLOCK..end(last).next_multiple_of(BLOCK)
 }
 
 fn end(place: &pb::Place) -> u64 {

@@ -8,7 +8,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,6 +19,7 @@ use cairn_daemon::large_page::{ALIGN, LARGE, LargePages};
 use rustix::{
     fs::OFlags,
     io::{Errno, pwrite, pwritev},
+    param::page_size,
 };
 
 /// Shorter writes go the usual way.
@@ -25,7 +29,8 @@ const WORTH: usize = 256 * 1024;
 enum Door {
     /// Not tried yet, or given back.
     Closed,
-    Open(Arc<File>),
+    /// With the length of its blocks, or of pages where those are longer: the two ways must not share one.
+    Open(Arc<File>, usize),
     /// Its file system does not have it, or refuses it.
     Refused,
 }
@@ -45,8 +50,10 @@ impl Direct {
     /// Nothing large is written any more for now.
     pub(super) fn close(&self) {
         let mut door = self.lock();
-        if let Door::Open(_) = *door {
+        if let Door::Open(..) = *door {
             *door = Door::Closed;
+            drop(door);
+            self.pages.clear();
         }
     }
 
@@ -61,38 +68,38 @@ impl Direct {
         if len < WORTH {
             return Ok(None);
         }
-        let Some(direct) = self.open(file) else { return Ok(None) };
+        let Some((direct, block)) = self.open(file) else { return Ok(None) };
         // Up to the next whole block.
-        let past = usize::try_from(offset % ALIGN as u64).unwrap_or(0);
+        let past = usize::try_from(offset % block as u64).unwrap_or(0);
         if past > 0 {
-            return Ok(Some(pwritev(file, &first(bufs, ALIGN - past), offset)?));
+            return Ok(Some(pwritev(file, &first(bufs, block - past), offset)?));
         }
-        let mut page = self.pages.take()?;
-        let whole = len.min(LARGE) / ALIGN * ALIGN;
+        let Ok(mut page) = self.pages.take() else { return Ok(None) };
+        let whole = len.min(LARGE) / block * block;
         gather(bufs, &mut page[..whole]);
         match pwrite(&*direct, &page[..whole], offset) {
             Ok(written) => Ok(Some(written)),
-            // Larger blocks, say.
-            Err(Errno::INVAL) => {
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 *self.lock() = Door::Refused;
                 Ok(None)
             }
+            // The kernel's, for naming the page to the disk.
+            Err(Errno::NOMEM | Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn open(&self, file: &File) -> Option<Arc<File>> {
+    fn open(&self, file: &File) -> Option<(Arc<File>, usize)> {
         let mut door = self.lock();
         match &*door {
-            Door::Open(file) => Some(file.clone()),
+            Door::Open(file, block) => Some((file.clone(), *block)),
             Door::Refused => None,
             Door::Closed => {
-                // Its name may have changed since; that of the descriptor has not.
-                let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                let direct = OFlags::DIRECT.bits().cast_signed();
-                let opened = OpenOptions::new().write(true).custom_flags(direct).open(path);
-                let opened = opened.ok().map(Arc::new);
-                *door = opened.clone().map_or(Door::Refused, Door::Open);
+                let opened = open_direct(file);
+                *door = match &opened {
+                    Some((file, block)) => Door::Open(file.clone(), *block),
+                    None => Door::Refused,
+                };
                 opened
             }
         }
@@ -102,6 +109,16 @@ impl Direct {
         // Nothing panics while it holds the lock.
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open_direct(file: &File) -> Option<(Arc<File>, usize)> {
+    let blocks = usize::try_from(file.metadata().ok()?.blksize()).ok()?;
+    let block = ALIGN.max(page_size()).max(blocks);
+    // Its name may have changed since it was opened; that of the descriptor has not.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let direct = OFlags::DIRECT.bits().cast_signed();
+    let direct = OpenOptions::new().write(true).custom_flags(direct).open(path).ok()?;
+    (WORTH >= 2 * block && LARGE.is_multiple_of(block)).then(|| (Arc::new(direct), block))
 }
 
 /// The first `len` bytes of `bufs`, which has more.
@@ -195,13 +212,15 @@ mod tests {
         let file = File::create(&path).unwrap();
         let direct = Direct::new(LargePages::default());
         let data = vec![1; LARGE + WORTH];
+        // As a new segment is while it is written to.
+        std::fs::rename(&path, dir.path().join("other")).unwrap();
         let write =
             |offset, len| direct.write_at(&file, &[IoSlice::new(&data[..len])], offset).unwrap();
         assert_eq!(write(0, WORTH - 1), None);
         assert_eq!(write(64, WORTH), Some(ALIGN - 64), "up to the next block");
         assert_eq!(write(ALIGN as u64, WORTH + 5), Some(WORTH), "whole blocks");
         assert_eq!(write(0, LARGE + WORTH), Some(LARGE), "a page at most");
-        assert!(matches!(*direct.lock(), Door::Open(_)));
+        assert!(matches!(*direct.lock(), Door::Open(..)));
         direct.close();
         assert!(matches!(*direct.lock(), Door::Closed));
         *direct.lock() = Door::Refused;

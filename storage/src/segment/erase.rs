@@ -50,6 +50,9 @@ fn erase_in(
     records: &[(ChunkId, Location)],
 ) -> Result<u64, SegmentError> {
     let segment = set.get(segment)?;
+    // An error of writing back is told once to each open file: what the writer of this segment has not synced yet must
+    // fail its sync, not ours.
+    let file = set.disk().open(&segment.id.file_name())?;
     let mut buried = Vec::with_capacity(records.len());
     for (id, at) in records {
         let mut bytes = [0; FRAME_LEN];
@@ -58,15 +61,15 @@ fn erase_in(
         let frame = Frame::decode(&bytes, segment.salt, at.offset);
         let Some(frame) = frame.filter(|f| f.id == *id && f.len == at.len) else { continue };
         let tombstone = frame.encode_tombstone(segment.salt, at.offset);
-        write_full(&*segment.file, &mut [IoSlice::new(&tombstone)], at.offset)?;
+        write_full(&*file, &mut [IoSlice::new(&tombstone)], at.offset)?;
         buried.push(*at);
     }
-    segment.file.sync()?;
+    file.sync()?;
     failpoints::hit(AFTER_TOMBSTONE);
     let mut returned = 0;
     for at in buried {
         let (start, end) = payload_blocks(at);
-        if start < end && segment.file.punch(start, end - start)? {
+        if start < end && file.punch(start, end - start)? {
             returned += end - start;
         }
     }

@@ -295,7 +295,7 @@ impl Active {
         Ok(())
     }
 
-    /// One vectored write of frames, payloads and padding. The payloads are not copied.
+    /// One vectored write of frames, payloads and padding; the disk may need several.
     fn write(&mut self, records: &[Record], places: &mut Vec<Location>) -> io::Result<()> {
         let start = self.at;
         let mut end = start;

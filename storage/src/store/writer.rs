@@ -132,6 +132,8 @@ struct Group {
     ids: HashMap<ChunkId, u64>,
     marks: BTreeMap<SegmentId, u64>,
     bytes: u64,
+    /// What is long reaches the disk when it is appended, the rest with the sync.
+    writing: Duration,
     /// The disk was full when records of it were to be synced: all of it fails.
     lost: bool,
 }
@@ -252,7 +254,10 @@ impl Writer {
         if group.lost {
             return Err(ChunkError::NoSpace);
         }
-        let (places, bytes) = self.append_records(records).inspect_err(|_| {
+        let started = Instant::now();
+        let appended = self.append_records(records);
+        group.writing += started.elapsed();
+        let (places, bytes) = appended.inspect_err(|_| {
             // Nothing more for this group: the next append cuts off what it has written.
             group.lost |= self.writer.has_given_up();
         })?;
@@ -290,6 +295,7 @@ impl Writer {
         let (places, bytes) = self.append_records(&records)?;
         let state = &self.state;
         self.writer.sync().map_err(|e| state.io_failed("sync", &e))?;
+        self.check()?;
         failpoints::hit(AFTER_COPY);
         let marks = places.iter().map(|at| (at.segment, end_of(*at))).collect();
         let ids = records.iter().map(|record| record.id);
@@ -329,7 +335,9 @@ impl Writer {
         if !group.entries.is_empty() {
             let started = Instant::now();
             self.writer.sync().map_err(|e| state.io_failed("sync", &e))?;
-            state.syncs.record(started.elapsed());
+            state.syncs.record(group.writing + started.elapsed());
+            // Somebody else may have been told of an error meanwhile.
+            self.check()?;
             failpoints::hit(AFTER_SYNC);
             for (id, entry) in &mut group.entries {
                 entry.epoch =
