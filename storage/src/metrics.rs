@@ -185,7 +185,7 @@ fn disks(registry: &mut Registry, store: &Arc<Store>) {
     let read = Arc::clone(store);
     registry.latencies(
         "cairn_storage_disk_sync_duration_seconds",
-        "Time of each sync of new chunks to the disk; one covers all puts that wait for it",
+        "Time to write new chunks and sync them to the disk; one sync covers all puts that wait for it",
         move |samples| {
             for (disk, syncs) in read.syncs() {
                 samples.put_latency(&[("disk", disk)], syncs);
