@@ -1,7 +1,7 @@
 //! [`Direct`]: large writes to one file, past the page cache.
 //!
 //! The kernel would make pages for them, write these back at the sync that follows and let go of them again: for two
-//! nodes 0.5 s of processor time per GiB that a mount writes. So whole blocks of what is long are copied into a large page
+//! nodes 0.7 s of processor time per GiB that a mount writes. So whole blocks of what is long are copied into a large page
 //! and written with `O_DIRECT`; what is left before and behind them goes the usual way. The blocks of the two ways never
 //! overlap within a call, and the kernel keeps them coherent over calls. A sync is needed after either.
 
