@@ -1,8 +1,9 @@
 //! [`Fleet`]: the storage nodes as this client sees them: connections, load, who was late.
 //!
 //! A node has two bulk connections, each with one Put and one Get stream; requests go to the one with
-//! less on it, or by turns where neighbours shall stay together. A node that failed or was late is remembered for [`AVOID`] and read last meanwhile; this
-//! is an opinion about reads only, where chunks are *put* is decided by the master's map alone.
+//! less on it, or by turns where neighbours shall stay together. A node that failed or was late is remembered for
+//! [`AVOID`] and read last meanwhile; this is an opinion about reads only, where chunks are *put* is decided by the
+//! master's map alone.
 
 use std::{
     collections::HashMap,

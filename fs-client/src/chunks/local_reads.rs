@@ -7,7 +7,8 @@
 //! A node whose files we cannot read, or that are not what it says (in another container, say), is asked for no
 //! places for a minute; one whose disk hangs is not while reads of it hang. Files are kept open for a few seconds after
 //! their last use and no longer: the room of a file that the node has removed is free only then. At most
-//! [`OPEN_MAX`] are open, each at most twice. Lock order: `files`, `under_way` or `refused`, each last and never during a read.
+//! [`OPEN_MAX`] are open, each at most twice. Lock order: `files`, `under_way` or `refused`, each last and never during a
+//! read.
 
 use std::{
     collections::HashMap,
@@ -195,7 +196,10 @@ impl LocalReads {
     /// Reads what lies close together of `places` in one go. Waits for the disk. Must be called within a runtime.
     pub(super) fn read_together(self: &Arc<Self>, places: Vec<&pb::Place>) -> Stretches<'_> {
         let read = Stretches::read(&self.pages, places, self);
-        self.heard();
+        // Nothing to read is no answer of the disk.
+        if !read.is_empty() {
+            self.heard();
+        }
         read
     }
 
@@ -361,6 +365,9 @@ mod tests {
         local.submit(1, 7, move || _ = hangs.recv(), move |()| told.send(()).unwrap());
         assert!(local.wanted() && local.load() == 7, "it has only begun");
         local.under_way().heard -= HANGS;
+        assert!(!local.wanted() && local.silence() >= HANGS);
+        // What the node sends meanwhile does not say that the disk answers.
+        assert!(local.read_together(Vec::new()).is_empty());
         assert!(!local.wanted() && local.silence() >= HANGS);
         drop(release);
         result.recv_timeout(Duration::from_secs(20)).unwrap();

@@ -3,7 +3,7 @@
 //! Items queue; when the transport has room, the stream takes what is there as one batch. The first
 //! two batches leave at once with whatever they hold; while those are under way, further ones wait
 //! until they are full or an answer comes. So a lone request is not delayed and many are not sent one
-//! by one. No batch has a part of a run ([`Order`]) that all of which could have left in the next one. Answers are
+//! by one. Behind its first run ([`Order`]) a batch has all that is queued of another or nothing of it. Answers are
 //! matched by the batch's seq.
 //!
 //! A stream is opened by the first item that needs it. When it breaks, its items are sent once more

@@ -27,6 +27,7 @@ use rustix::{
     io::{Errno, pread},
 };
 
+/// What is read begins and ends at multiples of it.
 const BLOCK: u64 = ALIGN as u64;
 /// Shorter stretches are left to the kernel, whose cache may have them.
 const WORTH: u64 = 128 * 1024;
@@ -154,6 +155,11 @@ impl<'a> Stretches<'a> {
         let bytes = bytes.start..bytes.start + got as u64;
         self.read.push(Stretch { file: name.to_owned(), bytes, at });
         Ok(())
+    }
+
+    /// Whether nothing was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read.is_empty()
     }
 
     /// A copy of what lies at `place`, if it was read.

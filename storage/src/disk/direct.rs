@@ -47,7 +47,7 @@ impl Direct {
         Self { door: Mutex::new(Door::Closed), pages }
     }
 
-    /// Nothing large is written any more for now.
+    /// Lets go of the second descriptor and of the pages; the next large write has them again.
     pub(super) fn close(&self) {
         let mut door = self.lock();
         if let Door::Open(..) = *door {
