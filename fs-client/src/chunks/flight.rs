@@ -31,6 +31,8 @@ pub(super) struct Flights {
 pub(super) struct Landing {
     flights: Flights,
     key: Key,
+    /// Who wants the chunk from now on begins a flight of their own, which is none of ours.
+    landed: bool,
 }
 
 impl Flights {
@@ -46,7 +48,7 @@ impl Flights {
         waiters.retain(|w| !w.is_closed());
         waiters.push(waiter);
         drop(under_way);
-        let landing = first.then(|| Landing { flights: self.clone(), key });
+        let landing = first.then(|| Landing::new(self, key));
         (landing, fetched)
     }
 
@@ -58,7 +60,7 @@ impl Flights {
         }
         under_way.insert(key, Vec::new());
         drop(under_way);
-        Some(Landing { flights: self.clone(), key })
+        Some(Landing::new(self, key))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Waiters, BuildHasherDefault<Prefix>>> {
@@ -68,6 +70,10 @@ impl Flights {
 }
 
 impl Landing {
+    fn new(flights: &Flights, key: Key) -> Self {
+        Self { flights: flights.clone(), key, landed: false }
+    }
+
     /// Whether a failed try is worth another.
     pub(super) fn is_wanted(&self) -> bool {
         self.flights.lock().get(&self.key).is_some_and(|w| w.iter().any(|w| !w.is_closed()))
@@ -75,11 +81,14 @@ impl Landing {
 
     /// Gives `fetched` to all who wait. What succeeded must be in the cache by now, so that nobody
     /// fetches it again.
-    pub(super) fn land(self, fetched: &Fetched) {
+    pub(super) fn land(mut self, fetched: &Fetched) {
         self.deliver(fetched);
     }
 
-    fn deliver(&self, fetched: &Fetched) {
+    fn deliver(&mut self, fetched: &Fetched) {
+        if std::mem::replace(&mut self.landed, true) {
+            return;
+        }
         let waiters = self.flights.lock().remove(&self.key);
         for waiter in waiters.into_iter().flatten() {
             let _ = waiter.send(fetched.clone());
@@ -112,6 +121,19 @@ mod tests {
         landing.land(&Ok(Bytes::from_static(b"x")));
         assert_eq!(second.await.unwrap(), Ok(Bytes::from_static(b"x")));
         assert!(flights.join(key).0.is_some(), "the next one fetches anew");
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_has_landed_does_not_end_the_next() {
+        let flights = Flights::default();
+        let key = Key::from(&ChunkRef::plain(b"x"));
+        let mut landing = flights.join(key).0.expect("the first fetches");
+        // What `land` does before it drops the landing.
+        landing.deliver(&Ok(Bytes::from_static(b"x")));
+        let (next, mut fetched) = flights.join(key);
+        assert!(next.is_some(), "the next one fetches anew");
+        drop(landing);
+        assert!(fetched.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
     }
 
     #[tokio::test]
