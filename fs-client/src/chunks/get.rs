@@ -5,11 +5,11 @@
 //! Rounds over all nodes go on to the deadline as long as one of them could not be asked; only when all
 //! have said "not found" or sent damaged bytes is that the result.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkRef, ClusterMap};
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::FutureExt as _;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until, timeout_at},
@@ -71,11 +71,11 @@ async fn round(
     turn: Turn,
 ) -> Result<Bytes, ChunkError> {
     let mut waiting = order(inner, map, chunk, turn).into_iter();
-    let mut asked = FuturesUnordered::new();
+    let mut asked = Answers::default();
     let mut verdict = Verdict::default();
     let Some(first) = waiting.next() else { return Err(ChunkError::TooFewNodes) };
     let mut last = Asked::new(first, chunk, turn);
-    asked.push(last.answer());
+    asked.expect(&mut last);
     let mut look_at = last.hedge_at();
     loop {
         tokio::select! {
@@ -89,7 +89,7 @@ async fn round(
                 // A failed node is replaced at once.
                 if let Some(next) = waiting.next() {
                     last = Asked::new(next, chunk, turn);
-                    asked.push(last.answer());
+                    asked.expect(&mut last);
                     look_at = last.hedge_at();
                 }
             }
@@ -111,7 +111,7 @@ async fn round(
                 if let Some(next) = waiting.next() {
                     debug!(chunk = %chunk.id, late = last.link.name, "asking another node too");
                     last = Asked::new(next, chunk, turn);
-                    asked.push(last.answer());
+                    asked.expect(&mut last);
                     look_at = last.hedge_at();
                 }
             }
@@ -124,7 +124,7 @@ struct Asked {
     link: Arc<NodeLink>,
     pipe: Arc<Pipe<Gets>>,
     at: Instant,
-    reply: Option<oneshot::Receiver<Result<(Bytes, Duration), ChunkError>>>,
+    reply: Option<oneshot::Receiver<Answer>>,
 }
 
 impl Asked {
@@ -136,24 +136,6 @@ impl Asked {
         Self { link, pipe, at, reply: Some(answer) }
     }
 
-    /// The answer, to be awaited with others'.
-    fn answer(
-        &mut self,
-    ) -> impl Future<Output = (Arc<NodeLink>, Result<Bytes, ChunkError>)> + use<> {
-        let (link, reply) = (self.link.clone(), self.reply.take());
-        async move {
-            let result = match reply {
-                Some(reply) => reply.await.unwrap_or(Err(ChunkError::Unreachable)),
-                None => Err(ChunkError::Unreachable),
-            };
-            let result = result.map(|(data, took)| {
-                link.answered(took);
-                data
-            });
-            (link, result)
-        }
-    }
-
     fn hedge_at(&self) -> Instant {
         self.at + (HEDGE + 3 * self.link.latency()).min(HEDGE_MAX)
     }
@@ -162,6 +144,41 @@ impl Asked {
     fn is_working(&self) -> bool {
         let silence = self.pipe.silence().max(self.link.reading_silently());
         silence < WORKING && self.at.elapsed() < 2 * HEDGE_MAX
+    }
+}
+
+type Answer = Result<(Bytes, Duration), ChunkError>;
+
+/// The nodes that were asked and have not answered yet. Never more than a few: each is looked at whenever one is heard
+/// of. (`FuturesUnordered` wakes its task once more for each that it is given.)
+#[derive(Default)]
+struct Answers {
+    due: Vec<(Arc<NodeLink>, oneshot::Receiver<Answer>)>,
+}
+
+impl Answers {
+    /// That of `asked`, once.
+    fn expect(&mut self, asked: &mut Asked) {
+        self.due.extend(asked.reply.take().map(|reply| (asked.link.clone(), reply)));
+    }
+
+    /// The next one; `None` when none is due. Cancel-safe.
+    async fn next(&mut self) -> Option<(Arc<NodeLink>, Result<Bytes, ChunkError>)> {
+        poll_fn(|context| {
+            for n in 0..self.due.len() {
+                if let Poll::Ready(answer) = self.due[n].1.poll_unpin(context) {
+                    let (link, _) = self.due.swap_remove(n);
+                    let answer = answer.unwrap_or(Err(ChunkError::Unreachable));
+                    let data = answer.map(|(data, took)| {
+                        link.answered(took);
+                        data
+                    });
+                    return Poll::Ready(Some((link, data)));
+                }
+            }
+            if self.due.is_empty() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
     }
 }
 

@@ -47,7 +47,8 @@ use bytes::Bytes;
 use cairn_proto::{
     ChunkError, ChunkId, ChunkRef, ClusterMap, Codec, Group, Ino, NodeState, handshake::Greeting,
 };
-use tokio::time::timeout;
+use futures_util::future::join_all;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::info;
 
 use self::{
@@ -249,7 +250,8 @@ impl Chunks {
         self.inner.reads.miss();
         let (landing, fetched) = self.inner.flights.join(chunk.into());
         if let Some(landing) = landing {
-            tokio::spawn(fetch(self.inner.clone(), *chunk, turn, landing));
+            let (inner, chunk) = (self.inner.clone(), *chunk);
+            tokio::spawn(async move { fetch(&inner, chunk, turn, landing).await });
         }
         // The fetch ends by its own deadline, and never without an answer.
         let data = fetched.await.unwrap_or(Err(ChunkError::Unreachable))?;
@@ -269,18 +271,37 @@ impl Chunks {
     /// Begins to fetch what is neither in memory nor under way, as far as the budget for this reaches.
     /// Never waits, never fails.
     pub fn prefetch(&self, refs: impl IntoIterator<Item = (ChunkRef, Turn)>) {
+        let mut run: Vec<Ahead> = Vec::new();
         for (chunk, turn) in refs {
             if self.inner.cache.has(&Key::from(&chunk)) {
                 continue;
             }
-            let Some(budget) = self.inner.ahead.try_take(self.inner.room(&chunk)) else { return };
+            let Some(budget) = self.inner.ahead.try_take(self.inner.room(&chunk)) else { break };
             let Some(landing) = self.inner.flights.ahead(Key::from(&chunk)) else { continue };
-            let (inner, turn) = (self.inner.clone(), Turn { ahead: true, ..turn });
-            tokio::spawn(async move {
-                fetch(inner, chunk, turn, landing).await;
-                drop(budget);
-            });
+            if run.last().is_some_and(|last| last.turn.run != turn.run) {
+                self.fetch_ahead(std::mem::take(&mut run));
+            }
+            run.push(Ahead { chunk, turn: Turn { ahead: true, ..turn }, landing, budget });
         }
+        self.fetch_ahead(run);
+    }
+
+    /// All in one task, so that a node is asked for all of them at once.
+    fn fetch_ahead(&self, run: Vec<Ahead>) {
+        if run.is_empty() {
+            return;
+        }
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            let fetch = |Ahead { chunk, turn, landing, budget }: Ahead| {
+                let fetch = fetch(&inner, chunk, turn, landing);
+                async move {
+                    fetch.await;
+                    drop(budget);
+                }
+            };
+            join_all(run.into_iter().map(fetch)).await;
+        });
     }
 
     /// The place behind all that were given out, for chunk `index` of a file.
@@ -352,11 +373,19 @@ impl fmt::Debug for Chunks {
     }
 }
 
-async fn fetch(inner: Arc<Inner>, chunk: ChunkRef, turn: Turn, landing: Landing) {
+/// What is fetched before somebody wants it.
+struct Ahead {
+    chunk: ChunkRef,
+    turn: Turn,
+    landing: Landing,
+    budget: OwnedSemaphorePermit,
+}
+
+async fn fetch(inner: &Inner, chunk: ChunkRef, turn: Turn, landing: Landing) {
     // Between the caller's look into the cache and its joining, an earlier fetch may have landed.
     let fetched = match inner.cache.get(&Key::from(&chunk)) {
         Some(data) => Ok(data),
-        None => match stored(&inner, &chunk, turn, &landing).await {
+        None => match stored(inner, &chunk, turn, &landing).await {
             Ok(stored) => inner.hashing.unpack(&chunk, stored, inner.session.chunk_size()).await,
             Err(error) => Err(error),
         },

@@ -407,6 +407,20 @@ async fn read_ahead_fills_the_cache_within_its_budget() {
     assert_eq!(asked(), 20, "from memory");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_run_is_asked_for_at_once() {
+    let store = Store::start(2).await;
+    let refs = store.put_all(64).await;
+    let cold = store.cold();
+    let turn = |n: usize| Turn::of(Ino::ROOT, n as u64);
+    cold.prefetch(refs.iter().enumerate().map(|(n, chunk)| (*chunk, turn(n))));
+    for (n, chunk) in refs.iter().enumerate() {
+        cold.get(chunk, turn(n)).await.unwrap();
+    }
+    let batches: Vec<_> = store.nodes.iter().flat_map(|n| n.disk().gets.clone()).collect();
+    assert_eq!(batches, [RUN as usize; 4]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_stay_within_their_budget() {
     let store =
