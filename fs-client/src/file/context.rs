@@ -16,6 +16,7 @@ use super::{
     File,
     dirty::{Permit, cost_at_most},
     manifests::ManifestCache,
+    readers::Readers,
     state::State,
 };
 use crate::{
@@ -43,6 +44,7 @@ pub struct FileContext {
     budget_total: usize,
     pub(super) uploads: Semaphore,
     pub(super) manifests: ManifestCache,
+    pub(super) readers: Readers,
     /// Files with uncommitted bytes.
     dirty: Mutex<HashMap<Ino, Arc<File>>>,
     /// Where a successor looks which files had some, or have lost some.
@@ -73,6 +75,7 @@ impl FileContext {
             budget_total,
             uploads: Semaphore::new((UPLOAD_BYTES / chunk).max(4)),
             manifests: ManifestCache::default(),
+            readers: Readers::new(config.cache_bytes),
             dirty: Mutex::default(),
             record: config.record.clone(),
             runtime: Handle::current(),

@@ -37,6 +37,7 @@ pub mod holes;
 pub mod manifests;
 pub mod read;
 pub mod readahead;
+mod readers;
 pub mod slices;
 pub mod state;
 pub mod table;

@@ -173,7 +173,8 @@ impl File {
         let size = self.lock().committed_size();
         let ranges = {
             let mut ahead = ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            ahead.observe(offset, len, size)
+            let most = self.context.readers.share(ahead.in_order(), Instant::now());
+            ahead.observe(offset, len, size, most)
         };
         if ranges.is_empty() {
             return;

@@ -1,20 +1,24 @@
 //! [`ReadAhead`]: what to fetch ahead of a reader. A pure state machine, one per handle.
 //!
 //! - Reads that continue where the last one ended (or nearly: the kernel sends its own read-ahead out of
-//!   order) double the window up to [`WINDOW_MAX`], from the start of the file at once, elsewhere as soon as
-//!   [`RUN_MIN`] bytes have followed one another. Less means nothing: where a random reader has been before, the
+//!   order) double the window up to what the caller allows ([`super::readers`]), from the start of the file at
+//!   once, elsewhere as soon as [`RUN_MIN`] bytes have followed one another. Less means nothing: where a random reader has been before, the
 //!   kernel itself asks for the pages that lie between.
 //! - Reads at equal distances, forwards over gaps or backwards, are known by the third such distance; the
-//!   places of the next ones are fetched, further ahead each time, at most [`WINDOW_MAX`] bytes of chunks.
+//!   places of the next ones are fetched, further ahead each time, at most that many bytes of chunks.
 //! - Any other read halves the window, and below [`WINDOW_MIN`] nothing is fetched ahead. So a random
 //!   reader costs nothing extra after a few reads.
 
 use std::ops::Range;
 
+use super::readers::Seen;
+
 /// The first window after a sequential read.
 pub const WINDOW_MIN: u64 = 512 * 1024;
-/// The largest window.
-pub const WINDOW_MAX: u64 = 8 * 1024 * 1024;
+/// The largest window. Measured: a lone reader has little of more.
+pub const WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// The largest for strides, whose end is not to be foreseen.
+const STRIDE_MAX: u64 = 8 * 1024 * 1024;
 /// A window is topped up when so much of it, or half, is used: less makes small batches, more leaves the nodes idle.
 const TOP_UP: u64 = 2 * 1024 * 1024;
 /// So many bytes in a row are sequential.
@@ -37,6 +41,7 @@ pub struct ReadAhead {
     /// Bytes that have followed one another so far.
     run: u64,
     stride: Stride,
+    seen: Seen,
 }
 
 /// The distance between one read and the next.
@@ -51,19 +56,25 @@ struct Stride {
 }
 
 impl ReadAhead {
+    /// For the count of those who read in order, if this one does.
+    pub(super) fn in_order(&mut self) -> Option<&mut Seen> {
+        (self.window > 0 || self.stride.seen >= STRIDES).then_some(&mut self.seen)
+    }
+
     /// Takes note of a read and says which bytes should be fetched ahead now, in this order; often none.
     /// None of the ranges is empty.
-    pub fn observe(&mut self, offset: u64, len: u64, size: u64) -> Vec<Range<u64>> {
+    /// `most` bytes, or less, may be on their way and wait for the reader.
+    pub fn observe(&mut self, offset: u64, len: u64, size: u64, most: u64) -> Vec<Range<u64>> {
         self.stride.observe(offset);
         if self.stride.counts(len) {
             (self.expected, self.window, self.ahead_until) = (offset.saturating_add(len), 0, 0);
-            return self.stride.ahead(len, size);
+            return self.stride.ahead(len, size, most);
         }
-        let range = self.sequential(offset, len, size);
+        let range = self.sequential(offset, len, size, most);
         if range.is_empty() { Vec::new() } else { vec![range] }
     }
 
-    fn sequential(&mut self, offset: u64, len: u64, size: u64) -> Range<u64> {
+    fn sequential(&mut self, offset: u64, len: u64, size: u64, most: u64) -> Range<u64> {
         let end = offset.saturating_add(len);
         let near = offset <= self.expected.saturating_add(SLACK)
             && offset.saturating_add(SLACK) >= self.expected;
@@ -82,9 +93,11 @@ impl ReadAhead {
         if self.run < RUN_MIN {
             return 0..0;
         }
-        self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
+        self.window = (self.window * 2).max(WINDOW_MIN).min(most);
         let from = self.ahead_until.max(self.expected);
-        let until = self.expected.saturating_add(self.window).min(size);
+        let until = self.expected.saturating_add(self.window);
+        let whole = until / TOP_UP * TOP_UP;
+        let until = if whole > from { whole } else { until }.min(size);
         if from >= until || (until < size && until - from < TOP_UP.min(self.window / 2)) {
             return 0..0;
         }
@@ -112,10 +125,10 @@ impl Stride {
         self.seen >= STRIDES && (self.distance < 0 || forwards_over_gaps)
     }
 
-    fn ahead(&mut self, len: u64, size: u64) -> Vec<Range<u64>> {
+    fn ahead(&mut self, len: u64, size: u64, most: u64) -> Vec<Range<u64>> {
         // Short steps share chunks: they are looked ahead for as far as their chunks allow.
         let cost = self.distance.unsigned_abs().min(len.max(UNIT)).max(1);
-        let most = (WINDOW_MAX / cost).max(1);
+        let most = (most.min(STRIDE_MAX) / cost).max(1);
         let grown = 1u64.checked_shl(self.seen - STRIDES + 2).unwrap_or(most);
         let wanted = if cost < UNIT { most } else { grown.min(most) };
         if wanted - self.fetched.min(wanted) < wanted.div_ceil(2) {
@@ -155,7 +168,7 @@ mod tests {
         let mut fetched = 0;
         for step in 0..512u64 {
             let offset = step * 128 * 1024;
-            for range in state.observe(offset, 128 * 1024, SIZE) {
+            for range in state.observe(offset, 128 * 1024, SIZE, WINDOW_MAX) {
                 assert!(range.start >= fetched, "{range:?} was fetched already");
                 fetched = range.end;
             }
@@ -168,17 +181,17 @@ mod tests {
     #[test]
     fn stops_at_the_end_of_the_file() {
         let mut state = ReadAhead::default();
-        assert_eq!(state.observe(0, 4096, 10_000), vec![4096..10_000]);
-        assert!(state.observe(4096, 4096, 10_000).is_empty());
+        assert_eq!(state.observe(0, 4096, 10_000, WINDOW_MAX), vec![4096..10_000]);
+        assert!(state.observe(4096, 4096, 10_000, WINDOW_MAX).is_empty());
     }
 
     #[test]
     fn a_random_reader_fetches_nothing_ahead() {
         let mut state = ReadAhead::default();
-        state.observe(0, 4096, SIZE);
+        state.observe(0, 4096, SIZE, WINDOW_MAX);
         for step in 1..50u64 {
             let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
-            assert!(state.observe(offset, 4096, SIZE).is_empty(), "read at {offset}");
+            assert!(state.observe(offset, 4096, SIZE, WINDOW_MAX).is_empty(), "read at {offset}");
         }
     }
 
@@ -189,19 +202,20 @@ mod tests {
             for step in 1..200u64 {
                 let offset = (step * 7_919 % 101) * 9 * 1024 * 1024 + (1 << 24);
                 for (at, len) in [(offset, 4096), (offset + 4096, 16_384), (offset - 8192, 8192)] {
-                    assert!(state.observe(at, len, SIZE).is_empty(), "read at {at}");
+                    assert!(state.observe(at, len, SIZE, WINDOW_MAX).is_empty(), "read at {at}");
                 }
             }
             // Nor are they after a long sequence.
-            (0..100).for_each(|n| drop(state.observe(n * 131_072, 131_072, SIZE)));
+            (0..100).for_each(|n| drop(state.observe(n * 131_072, 131_072, SIZE, WINDOW_MAX)));
         }
     }
 
     #[test]
     fn a_sequence_that_begins_anywhere_is_known_soon() {
         let mut state = ReadAhead::default();
-        state.observe(0, 4096, SIZE);
-        let fetches = (0..64u64).map(|n| state.observe((300 << 20) + n * 16_384, 16_384, SIZE));
+        state.observe(0, 4096, SIZE, WINDOW_MAX);
+        let fetches =
+            (0..64u64).map(|n| state.observe((300 << 20) + n * 16_384, 16_384, SIZE, WINDOW_MAX));
         let first = fetches.into_iter().position(|ranges| !ranges.is_empty());
         assert_eq!(first, Some(7), "with 128 KiB");
     }
@@ -209,10 +223,10 @@ mod tests {
     #[test]
     fn reads_that_arrive_out_of_order_count_as_sequential() {
         let mut state = ReadAhead::default();
-        state.observe(0, 131_072, SIZE);
-        state.observe(262_144, 131_072, SIZE);
+        state.observe(0, 131_072, SIZE, WINDOW_MAX);
+        state.observe(262_144, 131_072, SIZE, WINDOW_MAX);
         assert!(state.window > WINDOW_MIN);
-        state.observe(131_072, 131_072, SIZE);
+        state.observe(131_072, 131_072, SIZE, WINDOW_MAX);
         assert!(state.window > 2 * WINDOW_MIN);
     }
 
@@ -228,7 +242,7 @@ mod tests {
             hits +=
                 usize::from(n >= offsets.len() / 2 && mine.clone().all(|c| fetched.contains(&c)));
             read.extend(mine);
-            for range in state.observe(offset, len, SIZE) {
+            for range in state.observe(offset, len, SIZE, WINDOW_MAX) {
                 assert!(!range.is_empty() && range.end <= SIZE, "{range:?}");
                 fetched.extend(chunks(range));
             }
@@ -262,10 +276,11 @@ mod tests {
     #[test]
     fn strides_end_with_the_file() {
         let mut state = ReadAhead::default();
-        let all: Vec<_> = (0..10).flat_map(|n| state.observe(n << 20, 4096, 10 << 20)).collect();
+        let all: Vec<_> =
+            (0..10).flat_map(|n| state.observe(n << 20, 4096, 10 << 20, WINDOW_MAX)).collect();
         assert!(all.iter().all(|r| r.end <= 10 << 20));
         let mut state = ReadAhead::default();
-        let back = (0..10).rev().flat_map(|n| state.observe(n << 20, 4096, 10 << 20));
+        let back = (0..10).rev().flat_map(|n| state.observe(n << 20, 4096, 10 << 20, WINDOW_MAX));
         assert_eq!(back.last().map(|r| r.start), Some(0), "the beginning is fetched too");
     }
 
@@ -273,8 +288,8 @@ mod tests {
     fn what_is_read_again_and_again_is_no_stride() {
         let mut state = ReadAhead::default();
         let far = SIZE / 2;
-        state.observe(far, 4096, SIZE);
-        let again: usize = (0..20).map(|_| state.observe(far, 4096, SIZE).len()).sum();
+        state.observe(far, 4096, SIZE, WINDOW_MAX);
+        let again: usize = (0..20).map(|_| state.observe(far, 4096, SIZE, WINDOW_MAX).len()).sum();
         assert!(again <= 5, "{again} times");
     }
 }
