@@ -112,10 +112,10 @@ impl NodeLink {
         choose(self.lanes.iter().map(|lane| &lane.puts), Some(order.run()), FEW)
     }
 
-    /// The Get stream for what has its turn then. Of what is fetched ahead those of a run go one way, so that they are
+    /// The Get stream for what has its turn then. What is asked for in order goes one way with its run, so that they are
     /// read together.
     pub(super) fn gets(&self, turn: Turn) -> Arc<Pipe<Gets>> {
-        let run = turn.ahead.then(|| turn.run.wrapping_mul(SCATTER) >> 32);
+        let run = turn.ordered.then(|| turn.run.wrapping_mul(SCATTER) >> 32);
         choose(self.lanes.iter().map(|lane| &lane.gets), run, 0)
     }
 

@@ -89,14 +89,23 @@ const RUN: u64 = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     run: u64,
-    /// Nobody waits for it yet.
-    ahead: bool,
+    ordered: bool,
 }
 
 impl Turn {
     /// For chunk `index` of the file `ino`.
     pub fn of(ino: Ino, index: u64) -> Self {
-        Self { run: ino.get().wrapping_add(index / RUN), ahead: false }
+        Self { run: ino.get().wrapping_add(index / RUN), ordered: false }
+    }
+
+    /// With the others of its run: rather together with them than a little sooner.
+    pub fn in_order(self) -> Self {
+        Self { ordered: true, ..self }
+    }
+
+    /// Whether both, of the same file, are asked of one node where there is a choice.
+    pub fn shares_run(self, other: Self) -> bool {
+        self.run == other.run
     }
 }
 
@@ -278,10 +287,10 @@ impl Chunks {
             }
             let Some(budget) = self.inner.ahead.try_take(self.inner.room(&chunk)) else { break };
             let Some(landing) = self.inner.flights.ahead(Key::from(&chunk)) else { continue };
-            if run.last().is_some_and(|last| last.turn.run != turn.run) {
+            if run.last().is_some_and(|last| !last.turn.shares_run(turn)) {
                 self.fetch_ahead(std::mem::take(&mut run));
             }
-            run.push(Ahead { chunk, turn: Turn { ahead: true, ..turn }, landing, budget });
+            run.push(Ahead { chunk, turn: turn.in_order(), landing, budget });
         }
         self.fetch_ahead(run);
     }

@@ -118,9 +118,8 @@ impl File {
     /// `tries`: how often the chunks were put before, each time too long ago for the master.
     async fn try_append(&self, appended: &Appended, tries: u32) -> Result<Outcome, FsError> {
         let caller = appended.origin.caller;
-        let chunks = self.context.chunks();
         let stores = appended.chunks.iter().map(async |(index, ours)| {
-            let landed = self.store(caller, chunks.order(*index), *index, ours, tries).await?;
+            let landed = self.store(caller, self.place(*index), *index, ours, tries).await?;
             Ok::<_, FsError>(Change { index: *index, landed })
         });
         let changes = try_join_all(stores).await?;

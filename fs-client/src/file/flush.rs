@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use cairn_proto::{ChunkError, ChunkRef, FsError};
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use super::{
@@ -26,6 +27,14 @@ use crate::{
 /// Pause, times the number of tries, before chunks are put again whose stamps were too old again.
 const LAGGING: Duration = Duration::from_millis(20);
 const LAGGING_MAX: u32 = 10;
+
+/// Where the upload of a chunk stands among others.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    order: Order,
+    /// For what there is already.
+    turn: Turn,
+}
 
 /// How far a flush has come.
 enum Flushed {
@@ -101,13 +110,11 @@ impl File {
             return Flushed::Done;
         }
         let waiting = state.dirty.before(mark);
-        let mut left = 0;
-        for index in waiting {
-            match state.take_off(index) {
-                Some(seq) => self.spawn_upload(seq, index),
-                None => left += 1,
-            }
-        }
+        let count = waiting.len();
+        let gone: Vec<_> =
+            waiting.into_iter().filter_map(|index| Some((state.take_off(index)?, index))).collect();
+        let left = count - gone.len();
+        self.spawn_uploads(&gone);
         if left == 0 && target.is_none() {
             *target = Some(state.flights.next_seq());
             if durable {
@@ -143,12 +150,32 @@ impl File {
 
     /// Puts flight `seq`, a version of chunk `index`.
     pub(super) fn spawn_upload(self: &Arc<Self>, seq: u64, index: u64) {
-        let (file, order) = (Arc::clone(self), self.context.chunks().order(index));
-        self.context.runtime.spawn(async move { file.upload(seq, order).await });
+        self.spawn_uploads(&[(seq, index)]);
     }
 
-    async fn upload(self: Arc<Self>, seq: u64, order: Order) {
-        let outcome = self.upload_flight(seq, order).await;
+    /// Puts these flights, the chunks in order. Those of a run are one task, so that the nodes are asked for what
+    /// they lack, and given what they have become, in one go.
+    pub(super) fn spawn_uploads(self: &Arc<Self>, flights: &[(u64, u64)]) {
+        let turn = |index| Turn::of(self.ino, index);
+        for run in flights.chunk_by(|(_, a), (_, b)| turn(*a).shares_run(turn(*b))) {
+            let uploads = run.iter().map(|&(seq, index)| {
+                let mut place = self.place(index);
+                if run.len() > 1 {
+                    place.turn = place.turn.in_order();
+                }
+                Arc::clone(self).upload(seq, place)
+            });
+            self.context.runtime.spawn(join_all(uploads.collect::<Vec<_>>()));
+        }
+    }
+
+    /// The next one, for chunk `index`.
+    pub(super) fn place(&self, index: u64) -> Place {
+        Place { order: self.context.chunks().order(index), turn: Turn::of(self.ino, index) }
+    }
+
+    async fn upload(self: Arc<Self>, seq: u64, place: Place) {
+        let outcome = self.upload_flight(seq, place).await;
         let mut state = self.lock();
         match outcome {
             Ok(landed) => {
@@ -164,7 +191,7 @@ impl File {
         }
     }
 
-    async fn upload_flight(&self, seq: u64, order: Order) -> Result<Option<Landed>, FsError> {
+    async fn upload_flight(&self, seq: u64, place: Place) -> Result<Option<Landed>, FsError> {
         let _slot = self.context.uploads.acquire().await.map_err(|_| FsError::Io)?;
         let (index, ours, caller, tries) = {
             let mut state = self.lock();
@@ -172,7 +199,7 @@ impl File {
             let Some(flight) = state.flights.get_mut(seq) else { return Ok(None) };
             (flight.index, flight.ours.clone(), caller, flight.tries)
         };
-        self.store(caller, order, index, &ours, tries).await.map(Some)
+        self.store(caller, place, index, &ours, tries).await.map(Some)
     }
 
     /// Makes the new version of chunk `index` from `ours` and what is there, and puts it to the nodes
@@ -180,12 +207,12 @@ impl File {
     pub(super) async fn store(
         &self,
         caller: Caller,
-        order: Order,
+        Place { order, turn }: Place,
         index: u64,
         ours: &Extents<Bytes>,
         tries: u32,
     ) -> Result<Landed, FsError> {
-        let (expected, base) = self.base(caller, index, ours).await?;
+        let (expected, base) = self.base(caller, turn, index, ours).await?;
         let content = cut(ours, &base);
         drop(base);
         let stored = match (is_zero(&content), tries) {
@@ -204,6 +231,7 @@ impl File {
     async fn base(
         &self,
         caller: Caller,
+        turn: Turn,
         index: u64,
         ours: &Extents<Bytes>,
     ) -> Result<(Option<ChunkRef>, Bytes), FsError> {
@@ -213,7 +241,7 @@ impl File {
             let Some(chunk) = expected.filter(|c| needs_base(ours, c.logical_len)) else {
                 return Ok((expected, Bytes::new()));
             };
-            match self.context.chunks().get(&chunk, Turn::of(self.ino, index)).await {
+            match self.context.chunks().get(&chunk, turn).await {
                 Ok(stored) => return Ok((expected, stored.slice(..chunk.logical_len as usize))),
                 Err(ChunkError::NotFound | ChunkError::Damaged) if again => {
                     again = false;

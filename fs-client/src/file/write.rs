@@ -99,11 +99,9 @@ impl File {
             return;
         }
         let full = self.enter(state, origin, offset, data, permit);
-        for index in full {
-            if let Some(seq) = state.take_off(index) {
-                self.spawn_upload(seq, index);
-            }
-        }
+        let take_off = |index| Some((state.take_off(index)?, index));
+        let gone: Vec<_> = full.into_iter().filter_map(take_off).collect();
+        self.spawn_uploads(&gone);
         if state.dirty.cost() > self.context.budget_total() / 4 * 3
             || state.dirty.len() > PARTIAL_BYTES / (self.context.chunk_size as usize).max(1)
         {
