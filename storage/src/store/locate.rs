@@ -17,11 +17,8 @@ impl Store {
         ids: &[ChunkId],
     ) -> Option<Vec<Result<pb::Place, ChunkError>>> {
         let started = Instant::now();
-        let found = match ids {
-            [id] => self.located_now(id).map(|found| vec![Ok(found)]),
-            _ => None,
-        };
-        let found = match found {
+        let now = ids.iter().map(|id| self.located_now(id).map(Ok));
+        let found = match now.collect::<Option<Vec<_>>>() {
             Some(found) => found,
             None => {
                 let (store, ids) = (Arc::clone(self), ids.to_vec());
@@ -51,5 +48,27 @@ impl Store {
 
     fn locate_all(&self, ids: &[ChunkId]) -> Vec<Result<(usize, Location), ChunkError>> {
         ids.iter().map(|id| self.first(id, Volume::locate)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::tests::{Rig, chunk, put_all};
+
+    #[tokio::test]
+    async fn what_was_put_lately_is_found_without_the_index() {
+        let mut rig = Rig::new(2);
+        put_all(rig.store(), 0..20).await;
+        let ids: Vec<_> = (0..20).map(|seed| chunk(seed).0).collect();
+        let known = |rig: &Rig| ids.iter().filter_map(|id| rig.store().located_now(id)).collect();
+        let noted: Vec<_> = known(&rig);
+        assert_eq!(noted.len(), 20);
+        let indexed: Vec<_> =
+            rig.store().locate_all(&ids).into_iter().map(|found| found.unwrap()).collect();
+        assert_eq!(noted, indexed);
+        rig.reopen().await;
+        assert!(known(&rig).is_empty(), "nothing is known yet");
+        rig.store().locate_all(&ids);
+        assert_eq!(known(&rig), indexed);
     }
 }

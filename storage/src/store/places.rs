@@ -1,4 +1,5 @@
-//! [`Places`]: where chunks lay that were read lately, so that reading them again asks no index.
+//! [`Places`]: where chunks lay that were put or read lately, so that reading them asks no index, nor a thread that
+//! may wait for its disk.
 //!
 //! Only a hint: whoever reads there checks that it is the chunk, by the record's frame or by the chunk's hash. Where
 //! that was not so, and where a segment is removed, the hints are forgotten.
@@ -10,8 +11,8 @@ use lru::LruCache;
 
 use crate::segment::{Location, SegmentId};
 
-/// 1 GiB worth of whole chunks; about 2 MiB of memory.
-const MOST: usize = 16 * 1024;
+/// 2 GiB worth of whole chunks; about 4 MiB of memory.
+const MOST: usize = 32 * 1024;
 
 /// See the module.
 pub struct Places(Mutex<LruCache<ChunkId, Location>>);
@@ -24,16 +25,23 @@ impl Default for Places {
 }
 
 impl Places {
-    /// `id` was read from `at`.
+    /// `id` lies at `at`.
     pub fn note(&self, id: &ChunkId, at: Location) {
+        self.note_all([(*id, at)]);
+    }
+
+    /// As [`Places::note`], of each.
+    pub fn note_all(&self, chunks: impl IntoIterator<Item = (ChunkId, Location)>) {
         let mut places = self.lock();
-        places.put(*id, at);
+        for (id, at) in chunks {
+            places.put(id, at);
+        }
         while places.len() > MOST {
             places.pop_lru();
         }
     }
 
-    /// Where `id` was when it was read last.
+    /// Where `id` was when it was last heard of.
     pub fn of(&self, id: &ChunkId) -> Option<Location> {
         self.lock().get(id).copied()
     }

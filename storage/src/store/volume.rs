@@ -65,7 +65,6 @@ pub struct Volume {
     state: Arc<VolumeState>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    places: Places,
     pub(super) pass: Mutex<Pass>,
 }
 
@@ -107,8 +106,7 @@ impl Volume {
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let thread = writer::spawn(Arc::clone(&state), writer, queue)?;
         let (jobs, thread) = (Mutex::new(Some(jobs)), Mutex::new(Some(thread)));
-        let places = Places::default();
-        Ok(Self { state, jobs, thread, places, pass: Mutex::new(pass) })
+        Ok(Self { state, jobs, thread, pass: Mutex::new(pass) })
     }
 
     /// Stores verified chunks; returns when they are durable or have failed.
@@ -173,9 +171,9 @@ impl Volume {
         self.state.io_failed(action, error)
     }
 
-    /// Where chunks lay that were read lately.
+    /// Where chunks lay that were put or read lately.
     pub(super) fn places(&self) -> &Places {
-        &self.places
+        &self.state.places
     }
 
     /// Its segments.
@@ -252,14 +250,14 @@ impl Volume {
             return Err(ChunkError::Damaged);
         }
         let (data, at) = self.read_where(&core, id, |_| true)?;
-        self.places.note(id, at);
+        self.state.places.note(id, at);
         Ok(data)
     }
 
     /// As [`Volume::read`], of a chunk whose bytes the kernel has in memory: waits for no device. `None`:
     /// read it the long way.
     pub fn read_now(&self, id: &ChunkId) -> Option<Bytes> {
-        let at = self.places.of(id)?;
+        let at = self.state.places.of(id)?;
         let core = self.state.core().ok()?;
         if core.index.damaged().contains(id) {
             return None;
@@ -277,13 +275,13 @@ impl Volume {
             return Err(ChunkError::Damaged);
         }
         let entry = self.state.entry_in(&core, id)?.ok_or(ChunkError::NotFound)?;
-        self.places.note(id, entry.at);
+        self.state.places.note(id, entry.at);
         Ok(entry.at)
     }
 
-    /// As [`Volume::locate`], if it was read or looked for lately: asks no index.
+    /// As [`Volume::locate`], if it was put, read or looked for lately: asks no index.
     pub(super) fn locate_now(&self, id: &ChunkId) -> Option<Location> {
-        let at = self.places.of(id)?;
+        let at = self.state.places.of(id)?;
         let core = self.state.core().ok()?;
         (!core.index.damaged().contains(id)).then_some(at)
     }

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use super::{
     groups::Holder,
     index::{Counting, Entry, Index, IndexError, Totals},
+    places::Places,
 };
 use crate::{
     disk::Space,
@@ -80,6 +81,8 @@ pub struct VolumeState {
     full: AtomicBool,
     /// There was little room at some moment since the core was opened.
     scant: AtomicBool,
+    /// Where chunks lay that were put or read lately.
+    pub(super) places: Places,
     /// Syncs of new chunks.
     pub(super) syncs: Latency,
     /// Told when the disk fails, is full, or works again.
@@ -116,6 +119,7 @@ impl VolumeState {
             failed: AtomicBool::new(false),
             full: AtomicBool::new(false),
             scant: AtomicBool::new(false),
+            places: Places::default(),
             syncs: Latency::default(),
             change: Notify::new(),
         }

@@ -345,6 +345,7 @@ impl Writer {
             }
             let published = state.core()?.index.publish(&group.entries, &group.marks);
             published.map_err(|e| state.index_failed("write the index of", &e))?;
+            state.places.note_all(group.entries.iter().map(|(id, entry)| (*id, entry.at)));
             failpoints::hit(AFTER_INDEX);
         }
         self.unsynced_index += group.bytes;
