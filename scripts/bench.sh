@@ -18,7 +18,7 @@ workloads on each in turn, and prints medians, ratios, CPU and memory as Markdow
 
   ROUNDS            how often everything is done (default $ROUNDS); figures are medians
   --vs LIST         out of ext4,floor,moosefs,juicefs (default $VS); ext4 is the local disk, whatever its
-                    type; floor is the same work without a file system (section seq only)
+                    type; floor is the same work without a file system (sections seq and random)
   --only LIST       sections out of $SECTIONS (default: all)
   --size MIB        size of the big file (default $SIZE)
   --files N         number of small files (default $FILES)
@@ -167,7 +167,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     sync "$BIG"
     for ((k = 0; k < ${#SYSTEMS[@]}; k++)); do
       SYSTEM=${SYSTEMS[(k + round - 1) % ${#SYSTEMS[@]}]}
-      [ "$SYSTEM" != floor ] || [ "$section" = seq ] || continue
+      [ "$SYSTEM" != floor ] || [[ $section = seq || $section = random ]] || continue
       echo "round $round of $ROUNDS, $section: $SYSTEM" >&2
       D=$BENCH_DIR/mnt/$SYSTEM/$section$round
       mkdir "$D"

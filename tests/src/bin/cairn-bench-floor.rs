@@ -2,7 +2,9 @@
 //!
 //! `write`: each chunk of 64 KiB is read and hashed once and sent over TCP to two sinks, processes of their
 //! own; each hashes it again, compares, appends it to a segment, and syncs that before it says that it is
-//! done. `read`: two sources send one half each of what was written; it is hashed and compared on arrival.
+//! done. `read`: two sources send one half each of what was written; it is hashed and compared on arrival. `patch`: one chunk
+//! after the other is read and hashed, has 4 KiB of it changed, and goes to two sinks, each of which syncs it; then a
+//! third process syncs what would be said of it. All of them write where blocks have been written before.
 //! Batches of 1 MiB, four chunks hashed in one go as Cairn does it, one thread in each process that writes or serves, two that read, no gRPC, no FUSE, no
 //! index. `scripts/bench.sh --vs floor` runs it beside the others.
 
@@ -24,6 +26,8 @@ use cairn_proto::ChunkId;
 const USAGE: &str =
     "usage: cairn-bench-floor write SOURCE DIR DIR   a copy of the file SOURCE in either DIR
        cairn-bench-floor read DIR DIR           reads half of it from each
+       cairn-bench-floor patch SOURCE COUNT DIR DIR DIR
+                                                COUNT changes of 4 KiB anywhere in SOURCE, each synced
 Prints the seconds that it took, and those of processors in all its processes.";
 
 const CHUNK: usize = 64 * 1024;
@@ -32,6 +36,11 @@ const BATCH: usize = 16;
 /// Chunks hashed in one go.
 const HASHED: usize = 4;
 const ID: usize = 32;
+/// Bytes of a small write, and of what the third process is told of it.
+const PATCH: usize = 4096;
+const RECORD: usize = 256;
+/// What a keeper or a journal writes over and over.
+const RING: usize = 64 << 20;
 /// What precedes the data of a batch: how many chunks it has, and their ids.
 const HEAD: usize = 4 + BATCH * ID;
 
@@ -43,6 +52,11 @@ fn main() -> ExitCode {
     let done = match *words {
         ["write", source, one, other] => measured(|| write(Path::new(source), [one, other])),
         ["read", one, other] => measured(|| read([one, other])),
+        ["patch", source, count, one, other, third] => {
+            measured(|| patch(Path::new(source), count.parse()?, [one, other], third))
+        }
+        ["keeper", directory] => keeper(Path::new(directory)),
+        ["journal", directory] => journal(Path::new(directory)),
         ["sink", directory] => sink(Path::new(directory)),
         ["source", directory] => source(Path::new(directory)),
         _ => {
@@ -176,6 +190,80 @@ fn read(directories: [&str; 2]) -> Outcome<f64> {
     let seconds = began.elapsed().as_secs_f64();
     sources.into_iter().try_for_each(Peer::end)?;
     Ok(seconds)
+}
+
+/// `count` synced changes, spread over `source`, whose own bytes stay.
+fn patch(source: &Path, count: usize, keepers: [&str; 2], third: &str) -> Outcome<f64> {
+    let file = File::open(source)?;
+    let chunks = whole_chunks(&file)?;
+    let [one, other] = keepers;
+    let mut keepers = [Peer::start("keeper", one)?, Peer::start("keeper", other)?];
+    let mut journal = Peer::start("journal", third)?;
+    let mut batch = Batch::new();
+    batch.set_count(1);
+    let began = Instant::now();
+    for n in 0..count {
+        let data = &mut batch.0[HEAD..HEAD + CHUNK];
+        // A stride without a common divisor with most lengths: all over the file.
+        file.read_exact_at(data, ((n * 7_919 % chunks) * CHUNK) as u64)?;
+        let before = ids_of(data);
+        data[..PATCH].fill(n as u8);
+        data[..ID].copy_from_slice(before.as_flattened());
+        let after = ids_of(data);
+        batch.0[4..4 + ID].copy_from_slice(after.as_flattened());
+        for keeper in &mut keepers {
+            batch.send(1, &mut keeper.stream)?;
+        }
+        for keeper in &mut keepers {
+            keeper.stream.read_exact(&mut [0])?;
+        }
+        journal.stream.write_all(&[n as u8; RECORD])?;
+        journal.stream.read_exact(&mut [0])?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    [journal].into_iter().chain(keepers).try_for_each(Peer::end)?;
+    Ok(seconds)
+}
+
+/// A file of [`RING`] bytes all of which have been written.
+fn ring(directory: &Path) -> Outcome<File> {
+    let file = File::create(segment(directory))?;
+    file.write_all_at(&vec![0; RING], 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Syncs each batch.
+fn keeper(directory: &Path) -> Outcome {
+    let (file, mut batch, mut at) = (ring(directory)?, Batch::new(), 0);
+    let mut stream = accepted()?;
+    while !ended(&stream)? {
+        let count = batch.receive(&mut stream)?;
+        file.write_all_at(batch.data(count), (at % RING) as u64)?;
+        file.sync_data()?;
+        at += count * CHUNK;
+        stream.write_all(&[1])?;
+    }
+    Ok(())
+}
+
+/// Syncs each record.
+fn journal(directory: &Path) -> Outcome {
+    let (file, mut record, mut at) = (ring(directory)?, [0; RECORD], 0);
+    let mut stream = accepted()?;
+    while !ended(&stream)? {
+        stream.read_exact(&mut record)?;
+        file.write_all_at(&record, (at % RING) as u64)?;
+        file.sync_data()?;
+        at += RECORD;
+        stream.write_all(&[1])?;
+    }
+    Ok(())
+}
+
+/// Whether the other end has closed it. Waits for that or for something to read.
+fn ended(stream: &TcpStream) -> io::Result<bool> {
+    Ok(stream.peek(&mut [0])? == 0)
 }
 
 fn whole_chunks(file: &File) -> Outcome<usize> {
