@@ -115,7 +115,7 @@ impl NodeLink {
     /// The Get stream for what has its turn then. What is asked for in order goes one way with its run, so that they are
     /// read together.
     pub(super) fn gets(&self, turn: Turn) -> Arc<Pipe<Gets>> {
-        let run = turn.ordered.then(|| turn.run.wrapping_mul(SCATTER) >> 32);
+        let run = turn.row.map(|_| turn.run.wrapping_mul(SCATTER) >> 32);
         choose(self.lanes.iter().map(|lane| &lane.gets), run, 0)
     }
 

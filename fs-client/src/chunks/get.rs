@@ -74,7 +74,7 @@ async fn round(
     let mut asked = Answers::default();
     let mut verdict = Verdict::default();
     let Some(first) = waiting.next() else { return Err(ChunkError::TooFewNodes) };
-    let mut last = Asked::new(first, chunk, turn);
+    let mut last = Asked::new(inner, first, chunk, turn);
     asked.expect(&mut last);
     let mut look_at = last.hedge_at();
     loop {
@@ -88,7 +88,7 @@ async fn round(
                 }
                 // A failed node is replaced at once.
                 if let Some(next) = waiting.next() {
-                    last = Asked::new(next, chunk, turn);
+                    last = Asked::new(inner, next, chunk, turn);
                     asked.expect(&mut last);
                     look_at = last.hedge_at();
                 }
@@ -110,7 +110,7 @@ async fn round(
                 last.link.avoid();
                 if let Some(next) = waiting.next() {
                     debug!(chunk = %chunk.id, late = last.link.name, "asking another node too");
-                    last = Asked::new(next, chunk, turn);
+                    last = Asked::new(inner, next, chunk, turn);
                     asked.expect(&mut last);
                     look_at = last.hedge_at();
                 }
@@ -128,11 +128,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(link: Arc<NodeLink>, chunk: &ChunkRef, turn: Turn) -> Self {
+    fn new(inner: &Inner, link: Arc<NodeLink>, chunk: &ChunkRef, turn: Turn) -> Self {
         let (reply, answer) = oneshot::channel();
         let pipe = link.gets(turn);
         let at = Instant::now();
-        pipe.push(GetItem { chunk: *chunk, asked: at, reply });
+        pipe.push(GetItem { order: inner.place_of(turn), chunk: *chunk, asked: at, reply });
         Self { link, pipe, at, reply: Some(answer) }
     }
 

@@ -41,6 +41,7 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// One chunk from one node.
 pub(super) struct GetItem {
+    pub(super) order: Order,
     pub(super) chunk: ChunkRef,
     pub(super) asked: Instant,
     pub(super) reply: oneshot::Sender<Result<(Bytes, Duration), ChunkError>>,
@@ -64,9 +65,8 @@ impl Item for GetItem {
         self.chunk.stored_len as usize
     }
 
-    /// As they come.
     fn order(&self) -> Order {
-        Order::default()
+        self.order
     }
 
     fn is_wanted(&self) -> bool {

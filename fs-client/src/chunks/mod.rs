@@ -89,18 +89,18 @@ const RUN: u64 = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     run: u64,
-    ordered: bool,
+    row: Option<Order>,
 }
 
 impl Turn {
     /// For chunk `index` of the file `ino`.
     pub fn of(ino: Ino, index: u64) -> Self {
-        Self { run: ino.get().wrapping_add(index / RUN), ordered: false }
+        Self { run: ino.get().wrapping_add(index / RUN), row: None }
     }
 
-    /// With the others of its run: rather together with them than a little sooner.
-    pub fn in_order(self) -> Self {
-        Self { ordered: true, ..self }
+    /// At this place, with the others of its run: rather together with them than a little sooner.
+    pub fn in_row(self, place: Order) -> Self {
+        Self { row: Some(place), ..self }
     }
 
     /// Whether both, of the same file, are asked of one node where there is a choice.
@@ -109,8 +109,8 @@ impl Turn {
     }
 }
 
-/// A place in the row of all puts. Of what waits for a node the least leaves first, so that what follows one another
-/// in a file does so on the disk, for whoever reads it.
+/// A place in the row of all puts and gets. Of what waits for a node the least leaves first, so that what follows one
+/// another in a file does so on the disk, and is read from it in one go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order(u64);
 
@@ -149,6 +149,19 @@ struct Inner {
 }
 
 impl Inner {
+    /// See [`Chunks::order`].
+    fn order(&self, index: u64) -> Order {
+        let place = |n: u64| if index.is_multiple_of(RUN) { n.next_multiple_of(RUN) } else { n };
+        let next = |n| Some(place(n) + 1);
+        let n = self.order.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        Order(place(n.unwrap_or_else(|n| n)))
+    }
+
+    /// Where a get stands in the row.
+    fn place_of(&self, turn: Turn) -> Order {
+        turn.row.unwrap_or_else(|| self.order(1))
+    }
+
     /// The disk cache, where there is one, is given the stored bytes that `id` names.
     fn keep_on_disk(&self, id: ChunkId, stored: &Bytes) {
         if let Some(disk) = &self.disk {
@@ -290,7 +303,8 @@ impl Chunks {
             if run.last().is_some_and(|last| !last.turn.shares_run(turn)) {
                 self.fetch_ahead(std::mem::take(&mut run));
             }
-            run.push(Ahead { chunk, turn: turn.in_order(), landing, budget });
+            let place = self.order(run.len() as u64);
+            run.push(Ahead { chunk, turn: turn.in_row(place), landing, budget });
         }
         self.fetch_ahead(run);
     }
@@ -315,10 +329,7 @@ impl Chunks {
 
     /// The place behind all that were given out, for chunk `index` of a file.
     pub fn order(&self, index: u64) -> Order {
-        let place = |n: u64| if index.is_multiple_of(RUN) { n.next_multiple_of(RUN) } else { n };
-        let next = |n| Some(place(n) + 1);
-        let n = self.inner.order.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        Order(place(n.unwrap_or_else(|n| n)))
+        self.inner.order(index)
     }
 
     /// Stores `data` (1 to chunk size bytes) on every node where its group belongs. `Ok` means durable

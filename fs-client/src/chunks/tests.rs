@@ -28,7 +28,7 @@ const FIRST: Order = Order(0);
 const TURN: Turn = turn(0);
 
 const fn turn(run: u64) -> Turn {
-    Turn { run, ordered: false }
+    Turn { run, row: None }
 }
 
 /// All of `refs`, from either node in turn.

@@ -75,7 +75,7 @@ impl FileContext {
             budget_total,
             uploads: Semaphore::new((UPLOAD_BYTES / chunk).max(4)),
             manifests: ManifestCache::default(),
-            readers: Readers::new(config.cache_bytes),
+            readers: Readers::new(config.cache_bytes, config.download_bytes),
             dirty: Mutex::default(),
             record: config.record.clone(),
             runtime: Handle::current(),

@@ -161,7 +161,7 @@ impl File {
             let uploads = run.iter().map(|&(seq, index)| {
                 let mut place = self.place(index);
                 if run.len() > 1 {
-                    place.turn = place.turn.in_order();
+                    place.turn = place.turn.in_row(place.order);
                 }
                 Arc::clone(self).upload(seq, place)
             });

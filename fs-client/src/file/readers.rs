@@ -1,8 +1,10 @@
 //! [`Readers`]: how much may be fetched ahead for one reader, beside the others.
 //!
 //! What is fetched ahead waits in the chunk cache until it is read. Half of the cache is for that, in equal shares
-//! for all who read in order at the moment: with more, what was fetched would be gone before it is read. Who that is shows
-//! by their reads: each counts once in each [`PERIOD`], and for the next one.
+//! for all who read in order at the moment: with more, what was fetched would be gone before it is read. Nor is it more
+//! than may be on its way ahead of readers at a time, so that nothing is left out. Who that is shows
+//! by their reads: each counts once in each [`PERIOD`], and for the next one. Who reads more seldom takes room without
+//! being counted; that is bounded by the window of each alone.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -34,10 +36,11 @@ struct Counts {
 }
 
 impl Readers {
-    /// Who share half of a cache of so many bytes.
-    pub(super) fn new(cache: usize) -> Self {
+    /// Who share half of a cache of `cache` bytes, and of the `download` bytes that may be on their way.
+    pub(super) fn new(cache: usize, download: usize) -> Self {
+        let room = cache.min(download) as u64 / 2;
         let counts = Counts { period: 1, began: Instant::now(), now: 0, before: 0 };
-        Self { room: cache as u64 / 2, counts: Mutex::new(counts) }
+        Self { room, counts: Mutex::new(counts) }
     }
 
     /// How many bytes may be fetched ahead for a reader. Counts it if it reads in order.
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_lone_reader_has_all_it_can_use_and_many_have_equal_shares() {
-        let readers = Readers::new(CACHE);
+        let readers = Readers::new(CACHE, CACHE);
         let now = Instant::now();
         let mut seen = [Seen::default(); 16];
         assert_eq!(readers.share(Some(&mut seen[0]), now), WINDOW_MAX);
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn who_reads_no_more_takes_no_share() {
-        let readers = Readers::new(CACHE);
+        let readers = Readers::new(CACHE, CACHE);
         let now = Instant::now();
         let mut seen = [Seen::default(); 16];
         seen.iter_mut().for_each(|seen| _ = readers.share(Some(seen), now));
@@ -103,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_small_cache_is_not_overrun() {
-        assert_eq!(Readers::new(4 << 20).share(None, Instant::now()), 2 << 20);
-        assert_eq!(Readers::new(0).share(None, Instant::now()), WINDOW_MIN);
+        assert_eq!(Readers::new(4 << 20, CACHE).share(None, Instant::now()), 2 << 20);
+        assert_eq!(Readers::new(CACHE, 4 << 20).share(None, Instant::now()), 2 << 20, "on its way");
+        assert_eq!(Readers::new(0, CACHE).share(None, Instant::now()), WINDOW_MIN);
     }
 }

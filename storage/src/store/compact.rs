@@ -194,6 +194,8 @@ fn one(
 fn remove(volume: &Volume, core: &Core, id: SegmentId) -> Result<(), ChunkError> {
     core.index.forget_segment(id).map_err(|e| volume.index_failed(&e))?;
     failpoints::hit(BEFORE_REMOVE);
+    // Before, so that few are sent there in vain; and what was noted meanwhile.
+    volume.places().forget_segment(id);
     volume.segments().remove(id).map_err(|e| volume.io_failed("remove a segment of", &e))?;
     volume.places().forget_segment(id);
     failpoints::hit(AFTER_REMOVE);

@@ -2,7 +2,7 @@
 //! may wait for its disk.
 //!
 //! Only a hint: whoever reads there checks that it is the chunk, by the record's frame or by the chunk's hash. Where
-//! that was not so, and where a segment is removed, the hints are forgotten.
+//! that was not so, where a segment is removed and where chunks are erased, the hints are forgotten.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -48,7 +48,15 @@ impl Places {
 
     /// `id` may be elsewhere by now.
     pub fn forget(&self, id: &ChunkId) {
-        self.lock().pop(id);
+        self.forget_all([id]);
+    }
+
+    /// As [`Places::forget`], of each.
+    pub fn forget_all<'a>(&self, ids: impl IntoIterator<Item = &'a ChunkId>) {
+        let mut places = self.lock();
+        for id in ids {
+            places.pop(id);
+        }
     }
 
     /// Nothing lies in `segment` any more.

@@ -285,6 +285,7 @@ impl Sweep {
         });
         revised.map_err(|e| Stopped::Disk(volume.index_failed(&e)))?;
         if !erased.is_empty() {
+            volume.places().forget_all(erased.iter().map(|(id, _)| id));
             failpoints::hit(AFTER_ERASE);
         }
         if self.waiting[number].core != core.number {

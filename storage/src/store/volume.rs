@@ -377,6 +377,7 @@ impl Volume {
         entries: &[(ChunkId, Entry)],
     ) -> Result<Totals, ChunkError> {
         let removed = core.index.remove(entries);
+        self.places().forget_all(entries.iter().map(|(id, _)| id));
         removed.map_err(|e| self.state.index_failed("write the index of", &e))
     }
 
