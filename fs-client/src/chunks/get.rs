@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use super::{
     Inner, Turn,
     fleet::NodeLink,
-    gets::{GetItem, Gets},
+    gets::{Answer, GetItem, Gets},
     pipe::{Cargo as _, Pipe},
 };
 
@@ -74,8 +74,7 @@ async fn round(
     let mut asked = Answers::default();
     let mut verdict = Verdict::default();
     let Some(first) = waiting.next() else { return Err(ChunkError::TooFewNodes) };
-    let mut last = Asked::new(inner, first, chunk, turn);
-    asked.expect(&mut last);
+    let mut last = asked.ask(inner, first, chunk, turn);
     let mut look_at = last.hedge_at();
     loop {
         tokio::select! {
@@ -88,8 +87,7 @@ async fn round(
                 }
                 // A failed node is replaced at once.
                 if let Some(next) = waiting.next() {
-                    last = Asked::new(inner, next, chunk, turn);
-                    asked.expect(&mut last);
+                    last = asked.ask(inner, next, chunk, turn);
                     look_at = last.hedge_at();
                 }
             }
@@ -110,8 +108,7 @@ async fn round(
                 last.link.avoid();
                 if let Some(next) = waiting.next() {
                     debug!(chunk = %chunk.id, late = last.link.name, "asking another node too");
-                    last = Asked::new(inner, next, chunk, turn);
-                    asked.expect(&mut last);
+                    last = asked.ask(inner, next, chunk, turn);
                     look_at = last.hedge_at();
                 }
             }
@@ -124,18 +121,9 @@ struct Asked {
     link: Arc<NodeLink>,
     pipe: Arc<Pipe<Gets>>,
     at: Instant,
-    reply: Option<oneshot::Receiver<Answer>>,
 }
 
 impl Asked {
-    fn new(inner: &Inner, link: Arc<NodeLink>, chunk: &ChunkRef, turn: Turn) -> Self {
-        let (reply, answer) = oneshot::channel();
-        let pipe = link.gets(turn);
-        let at = Instant::now();
-        pipe.push(GetItem { order: inner.place_of(turn), chunk: *chunk, asked: at, reply });
-        Self { link, pipe, at, reply: Some(answer) }
-    }
-
     fn hedge_at(&self) -> Instant {
         self.at + (HEDGE + 3 * self.link.latency()).min(HEDGE_MAX)
     }
@@ -147,8 +135,6 @@ impl Asked {
     }
 }
 
-type Answer = Result<(Bytes, Duration), ChunkError>;
-
 /// The nodes that were asked and have not answered yet. Never more than a few: each is looked at whenever one is heard
 /// of. (`FuturesUnordered` wakes its task once more for each that it is given.)
 #[derive(Default)]
@@ -157,9 +143,13 @@ struct Answers {
 }
 
 impl Answers {
-    /// That of `asked`, once.
-    fn expect(&mut self, asked: &mut Asked) {
-        self.due.extend(asked.reply.take().map(|reply| (asked.link.clone(), reply)));
+    fn ask(&mut self, inner: &Inner, link: Arc<NodeLink>, chunk: &ChunkRef, turn: Turn) -> Asked {
+        let (reply, answer) = oneshot::channel();
+        let pipe = link.gets(turn);
+        let at = Instant::now();
+        pipe.push(GetItem { order: inner.place_of(turn), chunk: *chunk, asked: at, reply });
+        self.due.push((link.clone(), answer));
+        Asked { link, pipe, at }
     }
 
     /// The next one; `None` when none is due. Cancel-safe.

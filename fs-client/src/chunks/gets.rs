@@ -39,12 +39,15 @@ const HASHED: usize = 4;
 /// A node that is told of damage, or asked for what its files did not give, is waited for so long.
 const REPORT: Duration = Duration::from_secs(10);
 
+/// A chunk and how long the node took, or why it does not give it.
+pub(super) type Answer = Result<(Bytes, Duration), ChunkError>;
+
 /// One chunk from one node.
 pub(super) struct GetItem {
     pub(super) order: Order,
     pub(super) chunk: ChunkRef,
     pub(super) asked: Instant,
-    pub(super) reply: oneshot::Sender<Result<(Bytes, Duration), ChunkError>>,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
 impl GetItem {
@@ -189,7 +192,7 @@ impl Gets {
 /// What a node's answer is worth.
 enum Verified {
     /// The chunk, or why the node does not give it.
-    Told(GetItem, Result<(Bytes, Duration), ChunkError>),
+    Told(GetItem, Answer),
     /// Its file does not hold the chunk where it said: it may have been moved since.
     Missed(GetItem),
     /// The node sent something that is not the chunk.

@@ -85,10 +85,11 @@ pub struct Stored {
 /// reads them in one go, and what they share of a batch. The next ones come from the next node.
 const RUN: u64 = 16;
 
-/// Which of the nodes that are equally good is asked for a chunk.
+/// Which of the nodes that are equally good is asked for a chunk, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     run: u64,
+    /// `None`: behind all that were asked for before.
     row: Option<Order>,
 }
 
@@ -111,7 +112,7 @@ impl Turn {
 
 /// A place in the row of all puts and gets. Of what waits for a node the least leaves first, so that what follows one
 /// another in a file does so on the disk, and is read from it in one go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Order(u64);
 
 impl Order {
@@ -157,7 +158,7 @@ impl Inner {
         Order(place(n.unwrap_or_else(|n| n)))
     }
 
-    /// Where a get stands in the row.
+    /// Where a get stands in the row. What is asked for alone begins no run.
     fn place_of(&self, turn: Turn) -> Order {
         turn.row.unwrap_or_else(|| self.order(1))
     }

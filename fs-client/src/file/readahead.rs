@@ -65,8 +65,7 @@ impl ReadAhead {
     }
 
     /// Takes note of a read and says which bytes should be fetched ahead now, in this order; often none.
-    /// None of the ranges is empty.
-    /// `most` bytes, or less, may be on their way and wait for the reader.
+    /// None of the ranges is empty. At most `most` bytes may be on their way and wait for the reader.
     pub fn observe(&mut self, offset: u64, len: u64, size: u64, most: u64) -> Vec<Range<u64>> {
         self.stride.observe(offset);
         if self.stride.counts(len) {
